@@ -1,0 +1,116 @@
+"""Small frozen dataclasses that travel between the modules, each checking its own shape. No logic beyond that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vidprune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Token grid of one view: `t` tubelets in time, `h` x `w` in space, flattened in (t, h, w) order. Images have t = 1."""
+
+    t: int
+    h: int
+    w: int
+
+    def __post_init__(self) -> None:
+        if min(self.t, self.h, self.w) < 1:
+            raise ConfigError(f"token grid must be at least 1 along every axis, got {self.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.t, self.h, self.w)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.t * self.h * self.w
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames read from one file.
+
+    Attributes:
+        frames: uint8 [F, H, W, 3], RGB; one row per distinct requested frame, in ascending frame number.
+        frame_numbers: int64 [F], the source frame number of each row (presentation order, 0-based).
+        num_frames_total: how many frames the file presents, edit lists applied.
+        num_errors: packets that failed to decode.
+        num_filled: requested frames that could not be decoded and repeat the nearest decoded frame.
+        filled: bool [F], which rows those are.
+        fps: average frame rate, 0.0 when the file does not say.
+        source_size: (height, width) as displayed, before the resize.
+        backend: the decoder that produced the frames.
+    """
+
+    frames: np.ndarray
+    frame_numbers: np.ndarray
+    num_frames_total: int
+    num_errors: int
+    num_filled: int
+    filled: np.ndarray
+    fps: float
+    source_size: tuple[int, int]
+    backend: str
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
+            raise ConfigError(f"frames must be uint8 [F, H, W, 3], got {self.frames.dtype} {self.frames.shape}")
+        if len(self.frame_numbers) != len(self.frames) or len(self.filled) != len(self.frames):
+            raise ConfigError(
+                f"{len(self.frames)} frames with {len(self.frame_numbers)} frame numbers and {len(self.filled)} fill flags"
+            )
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a prediction: its index, name and probability."""
+
+    index: int
+    name: str
+    prob: float
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """The prediction for one video, the mean over its views.
+
+    Attributes:
+        path: the file.
+        probs: float32 [classes], softmax per view, then the mean over views.
+        view_logits: float32 [V, classes], one row per view (segment-major, then crop).
+        kept_index: int64 [V, K] kept tokens per view in ascending order, or None for a dense model.
+        num_tokens: tokens per view before pruning.
+        num_errors: packets of the file that failed to decode.
+        num_filled: frames filled in from their nearest neighbour.
+    """
+
+    path: str
+    probs: np.ndarray
+    view_logits: np.ndarray
+    kept_index: np.ndarray | None
+    num_tokens: int
+    num_errors: int = 0
+    num_filled: int = 0
+    class_names: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.probs.ndim != 1 or self.view_logits.ndim != 2 or self.view_logits.shape[1] != len(self.probs):
+            raise ConfigError(f"probs {self.probs.shape} and view logits {self.view_logits.shape} do not agree")
+
+    @property
+    def num_views(self) -> int:
+        return len(self.view_logits)
+
+    @property
+    def num_kept(self) -> int:
+        return self.num_tokens if self.kept_index is None else self.kept_index.shape[1]
+
+    def top(self, k: int = 5) -> list[ClassScore]:
+        """The `k` most probable classes, best first; ties go to the lower index."""
+        order = np.argsort(-self.probs, kind="stable")[:k]
+        names = self.class_names or tuple(f"class {i}" for i in range(len(self.probs)))
+        return [ClassScore(int(i), names[i], float(self.probs[i])) for i in order]
