@@ -1,0 +1,68 @@
+"""vidprune: make off-the-shelf video ViTs fast without retraining.
+
+Importing this package loads no model library and no decoder; each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "create_model": "vidprune.models",
+    "load_model": "vidprune.models",
+    "create_proposal": "vidprune.proposals",
+    "prune": "vidprune.pruning",
+    "PrunedViT": "vidprune.pruning",
+    "PaPr": "vidprune.pruners.papr",
+    "Random": "vidprune.pruners.controls",
+    "Uniform": "vidprune.pruners.controls",
+    "Centre": "vidprune.pruners.controls",
+    "FrameDifference": "vidprune.pruners.controls",
+    "predict_video": "vidprune.inference",
+    "flops": "vidprune.profiling.flops",
+    "ViewPlan": "vidprune.video",
+    "read_frames": "vidprune.video",
+    "read_video": "vidprune.video",
+    "class_names": "vidprune.labels",
+    "TokenGrid": "vidprune.types",
+    "VideoFrames": "vidprune.types",
+    "VideoPrediction": "vidprune.types",
+    "VidpruneError": "vidprune.errors",
+}
+
+if TYPE_CHECKING:  # so that editors and type checkers see the names that __getattr__ resolves
+    from vidprune.errors import VidpruneError as VidpruneError
+    from vidprune.inference import predict_video as predict_video
+    from vidprune.labels import class_names as class_names
+    from vidprune.models import create_model as create_model
+    from vidprune.models import load_model as load_model
+    from vidprune.profiling.flops import flops as flops
+    from vidprune.proposals import create_proposal as create_proposal
+    from vidprune.pruners.controls import Centre as Centre
+    from vidprune.pruners.controls import FrameDifference as FrameDifference
+    from vidprune.pruners.controls import Random as Random
+    from vidprune.pruners.controls import Uniform as Uniform
+    from vidprune.pruners.papr import PaPr as PaPr
+    from vidprune.pruning import PrunedViT as PrunedViT
+    from vidprune.pruning import prune as prune
+    from vidprune.types import TokenGrid as TokenGrid
+    from vidprune.types import VideoFrames as VideoFrames
+    from vidprune.types import VideoPrediction as VideoPrediction
+    from vidprune.video import ViewPlan as ViewPlan
+    from vidprune.video import read_frames as read_frames
+    from vidprune.video import read_video as read_video
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vidprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,10 @@
+"""One small file per method: a frozen config dataclass and its step. This module only knows the names."""
+
+from vidprune.registry import Registry
+
+METHODS = Registry("method", "vidprune.methods")
+METHODS.register("papr", "vidprune.pruners.papr:PaPr", "keep what a light ConvNet's feature mean marks (ECCV 2024)")
+METHODS.register("random", "vidprune.pruners.controls:Random", "keep a random subset")
+METHODS.register("uniform", "vidprune.pruners.controls:Uniform", "keep an even spread over time and space")
+METHODS.register("centre", "vidprune.pruners.controls:Centre", "keep the centre of the frame")
+METHODS.register("frame_difference", "vidprune.pruners.controls:FrameDifference", "keep where pixels change most")

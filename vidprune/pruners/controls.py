@@ -1,0 +1,53 @@
+"""The controls that any learned proposal must beat: random, uniform, centre, frame difference. One step, no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidprune.proposals import create_proposal
+from vidprune.pruners.base import HostInfo, Pruner
+from vidprune.pruners.one_step import OneStep
+from vidprune.tokens.rounding import check_ratio
+
+
+@dataclass(frozen=True)
+class _Control(Pruner):
+    keep_ratio: float
+
+    def __post_init__(self) -> None:
+        check_ratio("keep_ratio", self.keep_ratio)
+
+    def build(self, host: HostInfo) -> OneStep:
+        return OneStep(create_proposal(self.name), float(self.keep_ratio), host)
+
+
+@dataclass(frozen=True)
+class Random(_Control):
+    """Keep a random subset, the same for the same clip and seed, whatever its batch."""
+
+    seed: int = 0
+    name = "random"
+
+    def build(self, host: HostInfo) -> OneStep:
+        return OneStep(create_proposal("random", seed=self.seed), float(self.keep_ratio), host)
+
+
+@dataclass(frozen=True)
+class Uniform(_Control):
+    """Keep tokens spread evenly over time and space."""
+
+    name = "uniform"
+
+
+@dataclass(frozen=True)
+class Centre(_Control):
+    """Keep the tokens nearest to the centre of the frame."""
+
+    name = "centre"
+
+
+@dataclass(frozen=True)
+class FrameDifference(_Control):
+    """Keep the tokens where pixels change most from frame to frame."""
+
+    name = "frame_difference"

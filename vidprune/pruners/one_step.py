@@ -1,0 +1,49 @@
+"""One-step pruning before block 0: a proposal scores the tokens, the best are kept, one gather follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vidprune.proposals.base import Proposal
+from vidprune.pruners.base import HostInfo, Step
+from vidprune.tokens.reduce import gather_tokens
+from vidprune.tokens.resize import map_to_scores
+from vidprune.tokens.rounding import floor_count
+from vidprune.tokens.select import top_k_index
+from vidprune.tokens.state import TokenState
+
+
+class OneStep(Step):
+    """Keeps the tokens that a proposal scores highest.
+
+    The kept tokens stay in ascending order of position, carry their position embedding (it was added before) and go
+    through every block unchanged.
+    """
+
+    def __init__(self, proposal: Proposal, keep_ratio: float, host: HostInfo, align_corners: bool = True) -> None:
+        super().__init__()
+        self.proposal = proposal
+        self.keep_ratio = keep_ratio
+        self.num_prefix = host.num_prefix
+        self.align_corners = align_corners
+
+    def num_kept(self, num_tokens: int) -> int:
+        # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
+        return min(num_tokens, floor_count(num_tokens + self.num_prefix, self.keep_ratio))
+
+    def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
+        return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
+
+    def forward(self, pixels: Tensor, state: TokenState) -> TokenState:
+        if self.keep_ratio == 1.0:  # nothing to decide: the proposal does not run and the host's result is untouched
+            return state
+        with torch.no_grad():  # the selection is not differentiable; kept tokens still carry gradients
+            clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
+            proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
+            scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
+            kept_index = top_k_index(scores, self.num_kept(state.grid.num_tokens))  # [B, K]
+        tokens = gather_tokens(state.tokens, kept_index, state.num_prefix)  # [B, P + K, D]
+        return replace(state, tokens=tokens, kept_index=kept_index, proposal_map=proposal_map)
