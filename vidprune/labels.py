@@ -1,7 +1,7 @@
 """Class names in index order: the lists that ship with the package, or a user's file.
 
 `kinetics400` follows the index order of the official annotation, which is alphabetical over the ORIGINAL names
-("balloon blowing" is 12); folder names of a later copy, sorted, give shifted labels. `imagenet1k` is ILSVRC 2012's order.
+("balloon blowing" is 12); a later copy's folder names, sorted, give shifted labels. `imagenet1k` is ILSVRC 2012's.
 """
 
 from __future__ import annotations
