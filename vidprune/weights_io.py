@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,14 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "Python objects"
-            raise CheckpointError(
-                f"{path} holds {name} besides tensors, and reading that could run foreign code; {_ALLOWED}: save its "
-                "state dict alone on a machine where you trust the file"
-            ) from error
-        raise CheckpointError(f"{path} is not a weight file ({_first_line(error)}); {_ALLOWED}") from error
+        # torch's own text advises to switch the protection off; name the object instead.
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        if blocked is None:
+            raise CheckpointError(f"{path} is not a weight file; {_ALLOWED}") from error
+        raise CheckpointError(
+            f"{path} holds {blocked[1]} besides tensors, and reading that could run foreign code; {_ALLOWED}: save its "
+            "state dict alone on a machine where you trust the file"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         # A cut or garbled file can fail anywhere inside torch.load.
         raise CheckpointError(f"{path} is damaged or not a weight file ({_first_line(error)}); {_ALLOWED}") from error
@@ -86,4 +88,4 @@ def _read_torch(path: Path) -> Any:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    return text.splitlines()[0].partition(". ")[0][:160]
