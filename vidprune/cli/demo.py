@@ -1,0 +1,1 @@
+"""`vidprune demo`: the whole path on the shipped model and clips."""

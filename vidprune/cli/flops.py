@@ -1,0 +1,83 @@
+"""`vidprune flops`: what a model costs per view, dense and pruned, counted from shapes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from vidprune.cli import options as opt
+
+
+def flops(
+    model: opt.Model = None,
+    method: opt.Method = None,
+    keep_ratio: Annotated[
+        list[float] | None, typer.Option(help="Share of tokens that stay, in (0, 1]; repeat for more rows.")
+    ] = None,
+    proposal: opt.Proposal = None,
+    input_treatment: opt.InputTreatment = None,
+    convention: Annotated[str, typer.Option(help="matmul, or fvcore (adds its LayerNorm count).")] = "matmul",
+    config: opt.Config = None,
+    as_json: opt.Json = False,
+) -> None:
+    """GFLOPs per view (multiply-accumulates, as the papers count), the proposal apart. Needs no weights."""
+    rows = []
+    for ratio in keep_ratio or [None]:  # type: ignore[list-item]  # None: the config's, or the default
+        run = opt.resolve(
+            config,
+            model={"name": model},
+            method={
+                "name": method,
+                "keep_ratio": ratio,
+                "proposal": proposal,
+                "input_treatment": input_treatment,
+            },
+            views={},
+        )
+        rows.append(_row(run.model.name, dict(run.method), convention))
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        _print_table(rows)
+
+
+def _row(model_name: str, method_fields: dict[str, Any], convention: str) -> dict[str, Any]:
+    import torch
+
+    from vidprune.config import DEMO, ModelConfig, build_method
+    from vidprune.models import create_model
+    from vidprune.profiling.flops import flops as count
+    from vidprune.pruning import prune
+
+    fields = {k: v for k, v in method_fields.items() if k != "proposal_checkpoint"}  # counting needs no weights
+    with torch.device("meta"):
+        host = create_model("videomae_tiny" if model_name == DEMO else model_name)
+    method = build_method(fields, ModelConfig(name=model_name))
+    report = count(host if method is None else prune(host, method, self_check=False), convention=convention)
+    row = {"model": model_name} | {k: v for k, v in fields.items() if isinstance(v, str | float | int)}
+    row |= asdict(report) | {"total_gmacs": report.total_gmacs, "reduction": report.reduction}
+    return row | {"num_kept": report.token_counts[0]}
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from vidprune.cli.screen import console
+
+    table = Table(title=f"GFLOPs per view (multiply-accumulates, {rows[0]['convention']})", title_justify="left")
+    for header in ("model", "method", "z", "tokens", "dense", "ViT", "proposal", "total", "reduction"):
+        table.add_column(header, justify="left" if header in ("model", "method") else "right")
+    for row in rows:
+        table.add_row(
+            row["model"],
+            row["name"] + (f" by {row['proposal']}" if row.get("proposal") else ""),
+            f"{row['keep_ratio']:g}" if "keep_ratio" in row else "-",
+            f"{row['num_kept']} of {row['num_tokens']}",
+            *(f"{row[key]:.2f}" for key in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "total_gmacs")),
+            f"{row['reduction']:.2f}x",
+        )
+    console().print(table)

@@ -1,0 +1,46 @@
+"""Which files a verb works on: files, folders, patterns, or a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from vidprune.errors import ConfigError
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .mkv .avi .mov .webm .m4v .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .gif .y4m".split()
+)
+
+
+def expand_inputs(inputs: Iterable[str]) -> list[Path]:
+    """Files named by `inputs`: each a file, a folder (searched for videos, recursively), a pattern, or "-" for paths on
+    standard input, one a line.
+
+    A named file is taken as it is, even where it does not exist: the reader says what is wrong with it, and the others
+    still come out. A folder or a pattern that names nothing is an error at once. Duplicates are dropped, order is kept.
+    """
+    files: list[Path] = []
+    for text in inputs:
+        files += _expand(text)
+    if not files:
+        raise ConfigError("no input given: name a video file, a folder, a pattern such as 'clips/*.mp4', or - for a list")
+    return list(dict.fromkeys(files))
+
+
+def _expand(text: str) -> list[Path]:
+    if text == "-":
+        return [Path(line) for line in (raw.strip() for raw in sys.stdin) if line]
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        if not found:
+            raise ConfigError(f"folder {text} holds no video; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+        return found
+    if not path.exists() and glob.has_magic(text):
+        matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
+        if not matches:
+            raise ConfigError(f"pattern {text!r} matches no file")
+        return [match for match in matches if match.is_file()]
+    return [path]

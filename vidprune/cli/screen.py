@@ -1,0 +1,71 @@
+"""What verbs print with: a console, a progress bar on stderr, and the line that says what runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vidprune.video import ViewPlan
+
+T = TypeVar("T")
+
+
+def console() -> Console:
+    """For results, on stdout."""
+    return Console(highlight=False)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"vidprune: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
+    """Iterate over `items` with a progress bar on stderr; silent where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    err = Console(stderr=True)
+    bar = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal, transient=True)
+    with bar:
+        yield iter(bar.track(items, description=description))
+
+
+def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
+    """What runs, for screens and JSON alike; random weights are said to be random."""
+    from vidprune.pruning import PrunedViT, token_grid
+
+    host = model.host if isinstance(model, PrunedViT) else model
+    facts: dict[str, Any] = {
+        "model_weights": getattr(host, "checkpoint_source", None) or "random weights",
+        "method": "dense",
+        "num_tokens": token_grid(host).num_tokens,
+        "num_kept": token_grid(host).num_tokens,
+        "views": f"{plan.num_segments}x{plan.num_crops}",
+        "protocol": plan.protocol,
+    }
+    if isinstance(model, PrunedViT):
+        method = model.methods[0]
+        facts |= {"method": method.name, "keep_ratio": getattr(method, "keep_ratio", None), "num_kept": model.num_kept()}
+        proposal = getattr(model.steps[0], "proposal", None)
+        if proposal is not None:
+            facts |= {"proposal": proposal.name, "proposal_weights": proposal.checkpoint_source or "random weights"}
+    return facts
+
+
+def run_line(facts: dict[str, Any], model_name: str) -> str:
+    """`facts` of `describe_run` in one line."""
+    parts = [f"{model_name} ({facts['model_weights']})", facts["method"]]
+    if facts.get("proposal") and facts["method"] == "papr":
+        parts[-1] += f" by {facts['proposal']} ({facts['proposal_weights']})"
+    parts.append(f"{facts['num_kept']} of {facts['num_tokens']} tokens")
+    parts.append(f"{facts['views']} views, protocol {facts['protocol']}")
+    return " · ".join(parts)
