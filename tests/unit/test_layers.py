@@ -142,7 +142,8 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
             "tokens/reduce.py": "from .select import topk\nfrom vidprune.tokens.select import topk\n",
             "inference.py": "import timm\nfrom vidprune import pruning\nfrom vidprune.video.decode import read_video\n",
             "pruning.py": "",
-            "cli/main.py": "from vidprune import __version__\nfrom vidprune.config import load\nfrom ..inference import predict_video\n",
+            "cli/app.py": "from vidprune import __version__\n",
+            "cli/main.py": "from vidprune.config import load\nfrom ..inference import predict_video\n",
         },
     )
     assert violations(tmp_path) == []
