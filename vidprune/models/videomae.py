@@ -24,7 +24,10 @@ from timm.models.vision_transformer import VisionTransformer  # noqa: E402  (the
 
 @dataclass(frozen=True)
 class VideoMAESpec:
-    """Architecture of one VideoMAE model. `tubelet` is (frames, height, width) in pixels."""
+    """Architecture of one VideoMAE model. `tubelet` is (frames, height, width) in pixels.
+
+    Raises `ConfigError` for a clip that tubelets do not tile or a width that heads do not divide.
+    """
 
     width: int
     depth: int
@@ -34,10 +37,27 @@ class VideoMAESpec:
     image_size: int = 224
     tubelet: tuple[int, int, int] = (2, 16, 16)
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.num_heads, self.num_frames, self.image_size, *self.tubelet) < 1:
+            raise ConfigError(f"every size of a VideoMAE must be at least 1, got {self}")
+        if self.width % self.num_heads:
+            raise ConfigError(f"num_heads {self.num_heads} does not divide the width {self.width}")
+        t, h, w = self.tubelet
+        if self.num_frames % t or self.image_size % h or self.image_size % w:
+            raise ConfigError(
+                f"{self.num_frames} frames of {self.image_size} px are not tiled by tubelets of {t}x{h}x{w}: "
+                f"num_frames must be a multiple of {t} and image_size of {h}"
+            )
+
     @property
     def grid(self) -> TokenGrid:
         t, h, w = self.tubelet
         return TokenGrid(self.num_frames // t, self.image_size // h, self.image_size // w)
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the MLP's hidden layer, truncated as timm and the original do."""
+        return int(self.width * self.mlp_ratio)
 
 
 VIDEOMAE_SPECS: dict[str, VideoMAESpec] = {
@@ -87,7 +107,12 @@ class TubeletEmbed(nn.Module):
 
 
 class VideoMAE(VisionTransformer):
-    """A timm `VisionTransformer` over tubelets. Input [B, 3, T, H, W], output logits [B, num_classes]."""
+    """A timm `VisionTransformer` over tubelets. Input [B, 3, T, H, W], output logits [B, num_classes].
+
+    Attributes:
+        spec: its architecture.
+        checkpoint_source: the file its weights came from, None for random weights.
+    """
 
     def __init__(self, spec: VideoMAESpec, num_classes: int = 400) -> None:
         super().__init__(
@@ -105,6 +130,7 @@ class VideoMAE(VisionTransformer):
             embed_layer=partial(TubeletEmbed, num_frames=spec.num_frames, tubelet=spec.tubelet),
         )
         self.spec = spec
+        self.checkpoint_source: str | None = None
         # Fixed, so it is not part of the state dict: no published checkpoint holds it.
         del self.pos_embed
         table = sincos_position_table(spec.grid.num_tokens, spec.width)
@@ -113,6 +139,11 @@ class VideoMAE(VisionTransformer):
     @property
     def token_grid(self) -> TokenGrid:
         return self.spec.grid
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(T, H, W) of the clips it takes."""
+        return (self.spec.num_frames, self.spec.image_size, self.spec.image_size)
 
 
 def sincos_position_table(num_positions: int, width: int) -> Tensor:
@@ -124,7 +155,9 @@ def sincos_position_table(num_positions: int, width: int) -> Tensor:
     channel = np.arange(width)
     angle = np.arange(num_positions)[:, None] / np.power(10000.0, 2 * (channel // 2) / width)[None, :]  # [N, D]
     table = np.where(channel % 2 == 0, np.sin(angle), np.cos(angle))
-    return torch.from_numpy(table.astype(np.float32)).unsqueeze(0)  # [1, N, D]
+    return torch.tensor(table, dtype=torch.float32).unsqueeze(
+        0
+    )  # [1, N, D]; unlike from_numpy, obeys torch.device("meta")
 
 
 def videomae_spec(name: str) -> VideoMAESpec:
