@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vidprune.errors import ConfigError, VidpruneError
 from vidprune.visualization.output import written_whole
 from vidprune.visualization.panels import heat_levels, heat_panel, kept_panel, resize_frame
-from vidprune.visualization.text import GREY, HEADER_HEIGHT, INK, MARGIN, PAPER, draw_header, write
+from vidprune.visualization.text import GREY, INK, MARGIN, PAPER, draw_header, header_height, write
 from vidprune.visualization.view import Caption, ViewPicture
 
 _GAP = 12
@@ -58,20 +58,21 @@ def _pictures(views: Sequence[ViewPicture], caption: Caption, panel_height: int)
     height, width = views[0].frames.shape[1:3]
     panel = (panel_height, max(1, round(panel_height * width / height)))
     columns = 3 if any(view.proposal_map is not None for view in views) else 2
-    size = (2 * MARGIN + columns * (panel[1] + _GAP) - _GAP, HEADER_HEIGHT + _TITLE_HEIGHT + panel[0] + 2 * MARGIN)
+    top = header_height(caption)
+    size = (2 * MARGIN + columns * (panel[1] + _GAP) - _GAP, top + _TITLE_HEIGHT + panel[0] + 2 * MARGIN)
     for view in views:
         base = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), PAPER)
         draw_header(base, caption, view.num_kept, view.grid.num_tokens)
         draw = ImageDraw.Draw(base)
         for column, title in enumerate(_TITLES[:columns]):
-            write(draw, (MARGIN + column * (panel[1] + _GAP), HEADER_HEIGHT), title, colour=INK, max_width=panel[1])
+            write(draw, (MARGIN + column * (panel[1] + _GAP), top), title, colour=INK, max_width=panel[1])
         for index, panels in enumerate(_panels(view, panel)):
             picture = base.copy()
             for column, array in enumerate(panels):
                 left = MARGIN + column * (panel[1] + _GAP)
-                picture.paste(Image.fromarray(array), (left, HEADER_HEIGHT + _TITLE_HEIGHT))
+                picture.paste(Image.fromarray(array), (left, top + _TITLE_HEIGHT))
             number = view.frame_numbers[index] if len(view.frame_numbers) else index
-            foot = HEADER_HEIGHT + _TITLE_HEIGHT + panel[0] + 8
+            foot = top + _TITLE_HEIGHT + panel[0] + 8
             write(ImageDraw.Draw(picture), (MARGIN, foot), f"frame {number}", colour=GREY, size=15)
             yield np.asarray(picture)
 

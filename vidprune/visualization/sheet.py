@@ -8,16 +8,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidprune.errors import ConfigError
-from vidprune.visualization.panels import heat_colours, heat_levels, heat_panel, kept_panel, resize_frame
-from vidprune.visualization.text import GREY, HEADER_HEIGHT, INK, MARGIN, PAPER, draw_header, text_width, write
+from vidprune.visualization.panels import heat_levels, heat_panel, heat_scale, kept_panel, resize_frame
+from vidprune.visualization.text import GREY, INK, MARGIN, PAPER, draw_header, header_height, write
 from vidprune.visualization.view import Caption, ViewPicture
 
 _GAP = 6
 _CELL = 232  # widest cell: a 224-pixel crop about as large as it is
+_FEW, _CELL_OF_FEW = 4, 320
 _MAX_WIDTH = 1960
 _MIN_WIDTH = 720  # room for the header
 _MAX_COLUMNS = 16
-_ROW_TITLE, _FOOT = 40, 26
+_ROW_TITLE, _FOOT = 40, 50
 _KEPT_BAR = (0, 114, 178)  # blue of the Okabe-Ito palette
 
 
@@ -39,11 +40,11 @@ def contact_sheet(view: ViewPicture, caption: Caption, *, every_frame: bool = Fa
     cell = _cell_size(view, len(shown))
     rows = list(_rows(view, shown, cell))
     width = max(_MIN_WIDTH, 2 * MARGIN + len(shown) * (cell[1] + _GAP) - _GAP)
-    height = HEADER_HEIGHT + len(rows) * (_ROW_TITLE + cell[0]) + _FOOT + MARGIN
+    top = header_height(caption)
+    height = top + len(rows) * (_ROW_TITLE + cell[0]) + _FOOT + MARGIN
     picture = Image.new("RGB", (width, height), PAPER)
     draw_header(picture, caption, view.num_kept, view.grid.num_tokens)
     draw = ImageDraw.Draw(picture)
-    top = HEADER_HEIGHT
     for title, panels in rows:
         title_width = write(draw, (MARGIN, top + 12), title, colour=INK)
         if title.startswith("Proposal"):
@@ -65,7 +66,8 @@ def _columns(view: ViewPicture, every_frame: bool) -> np.ndarray:
 
 def _cell_size(view: ViewPicture, columns: int) -> tuple[int, int]:
     """(height, width) of one picture in pixels."""
-    width = min(_CELL, (_MAX_WIDTH - 2 * MARGIN + _GAP) // columns - _GAP)
+    widest = _CELL_OF_FEW if columns <= _FEW else _CELL
+    width = min(widest, (_MAX_WIDTH - 2 * MARGIN + _GAP) // columns - _GAP)
     return max(1, round(width * view.frames.shape[1] / view.frames.shape[2])), width
 
 
@@ -86,8 +88,7 @@ def _draw_scale(picture: Image.Image, position: tuple[int, int]) -> None:
     draw = ImageDraw.Draw(picture)
     left, top = position
     left += write(draw, (left, top), "lowest in this clip", colour=GREY, size=15) + 8
-    bar = np.broadcast_to(heat_colours()[None], (12, 256, 3))
-    picture.paste(Image.fromarray(np.ascontiguousarray(bar)).resize((160, 12)), (left, top + 4))
+    picture.paste(Image.fromarray(heat_scale(12)).resize((160, 12)), (left, top + 4))
     write(draw, (left + 168, top), "highest", colour=GREY, size=15)
 
 
@@ -102,7 +103,5 @@ def _draw_feet(
         if share:
             draw.rectangle((left, top + 5, left + max(1, round(share * cell[1])) - 1, top + 8), fill=_KEPT_BAR)
         number = view.frame_numbers[index] if len(view.frame_numbers) else index
-        kept, frame = f"{100 * share:.0f} % kept", f"frame {number}"
-        write(draw, (left, top + 14), kept, size=15, colour=INK)
-        if text_width(kept, 15) + text_width(frame, 15) + 8 <= cell[1]:
-            write(draw, (left + cell[1] - 1, top + 14), frame, size=15, colour=GREY, anchor="ra")
+        write(draw, (left, top + 14), f"{100 * share:.0f} % kept", size=15, colour=INK)
+        write(draw, (left, top + 34), f"frame {number}", size=15, colour=GREY)
