@@ -1,0 +1,186 @@
+"""The default backend: FFmpeg through PyAV, frame-exact and selective.
+
+A file is demultiplexed once; its compressed packets are held (at most the size of the file's video stream), decoded
+frames never are. The packets' presentation times, sorted, number the frames, so the wanted ones are known before any
+decoding:
+
+- Matched by pts: packets of unwanted frames are decoded with `skip_frame = NONREF`, which makes the decoder drop those
+  that no other frame refers to (most B frames). This changes no pixel of the wanted ones and saves a fifth to a third
+  of the time. Only wanted frames are converted.
+- Matched by count: where pts are missing or repeat, or where packets and frames do not pair up one to one (checked on
+  the first frames), every frame is decoded and counted, as a plain sequential decode would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from vidprune.errors import VideoDecodeError
+from vidprune.types import VideoFrames
+from vidprune.video.buffer import FrameBuffer
+from vidprune.video.request import FrameRequest, check_range
+
+# Where a non-reference frame, by the standard, is no reference for any other. Not HEVC: its sub-layer non-reference
+# pictures may be referred to from higher temporal layers.
+SKIPPABLE_CODECS = frozenset({"h264", "mpeg4", "mpeg2video"})
+
+# So many frames from the start are decoded without skipping, to see that packets and frames pair up.
+PROBED_FRAMES = 4
+
+
+def read(path: Path, request: FrameRequest) -> VideoFrames:
+    """Frames of a file; see `vidprune.video.read_frames`."""
+    try:
+        container = av.open(str(path), metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoDecodeError(f"cannot decode {str(path)!r}: {_reason(error)}") from error
+    with container:
+        stream = _video_stream(container, path)
+        packets, num_errors = _demux(container, stream)
+        if not packets:
+            raise VideoDecodeError(f"cannot decode {str(path)!r}: its video stream holds no data")
+        reader = _Reader(path, request, stream.codec_context, packets)
+        buffer, total = reader.by_pts() or reader.by_count()
+        fps = float(stream.average_rate or 0)
+    return buffer.finish(path, total, num_errors + reader.num_errors, fps, "pyav")
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is not a still cover picture."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        found = "only a cover picture" if container.streams.video else "no video stream"
+        raise VideoDecodeError(f"cannot decode {str(path)!r}: {found} in the file")
+    if streams[0].codec_context is None:
+        raise VideoDecodeError(f"cannot decode {str(path)!r}: no decoder for its video codec")
+    return streams[0]
+
+
+def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
+    """All compressed packets of a stream in file order, and how many errors cut the reading short (0 or 1)."""
+    packets = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # the last, empty one would flush the decoder
+                packets.append(packet)
+    except (av.error.FFmpegError, OSError):
+        return packets, 1
+    return packets, 0
+
+
+@dataclass
+class _Reader:
+    """One file's packets on their way through its decoder."""
+
+    path: Path
+    request: FrameRequest
+    context: Any
+    packets: list[Any]
+    num_errors: int = 0
+
+    def __post_init__(self) -> None:
+        self.context.thread_count = self.request.num_threads
+        if self.request.num_threads > 1:
+            self.context.thread_type = "FRAME"
+        self.reformatter = VideoReformatter()
+        self.request.stats.packets = len(self.packets)
+
+    def by_pts(self) -> tuple[FrameBuffer, int] | None:
+        """Decode selectively and match by pts. None if pts cannot name the frames; else buffer and frame count."""
+        # Packets that an edit list discards are decoded as references but never shown.
+        order = sorted_pts([p.pts for p in self.packets if not p.is_discard])
+        if order is None:
+            return None
+        wanted = self.request.choose(len(order))
+        check_range(wanted, len(order), self.path)
+        rows = {order[number]: row for row, number in enumerate(wanted)}
+        buffer = FrameBuffer(wanted, self.request)
+        self._start_pass("pts")
+        for place, frame in enumerate(self._decode(rows, self.context.name in SKIPPABLE_CODECS)):
+            if place < PROBED_FRAMES and self.num_errors == 0:
+                # An interlaced frame may be two packets, one for each field.
+                if frame.interlaced_frame or [frame.pts] != order[place : place + 1]:
+                    return None
+            row = rows.get(frame.pts)
+            if row is not None:
+                buffer.put(row, self._convert(frame))
+        if self.num_errors == 0 and not buffer.decoded.all():
+            return None
+        return buffer, len(order)
+
+    def by_count(self) -> tuple[FrameBuffer, int]:
+        """Decode every frame and match by its place in the output order. Returns the buffer and the frame count."""
+        total = sum(not p.is_discard for p in self.packets)  # nearly always right, so that one pass will do
+        while True:
+            wanted = self.request.choose(max(total, 1))
+            rows = {int(number): row for row, number in enumerate(wanted)}
+            buffer = FrameBuffer(wanted, self.request)
+            num_seen = 0
+            self._start_pass("count")
+            for frame in self._decode(rows, may_skip=False):
+                row = rows.get(num_seen)
+                if row is not None:
+                    buffer.put(row, self._convert(frame))
+                num_seen += 1
+            if num_seen in (total, 0):
+                break
+            total = num_seen
+        if num_seen:
+            check_range(wanted, num_seen, self.path)
+        return buffer, num_seen
+
+    def _start_pass(self, matched_by: str) -> None:
+        stats = self.request.stats
+        if stats.passes:
+            self.context.flush_buffers()
+        stats.passes += 1
+        stats.matched_by = matched_by
+        self.num_errors = 0
+
+    def _decode(self, rows: dict[int, int], may_skip: bool) -> Iterator[Any]:
+        """Decoded frames in presentation order. Damaged packets are counted and passed over."""
+        context, stats, start = self.context, self.request.stats, self.request.stats.decoded
+        context.skip_frame = "DEFAULT"
+        for packet in [*self.packets, None]:  # None flushes
+            if may_skip and packet is not None:
+                needed = packet.pts in rows or stats.decoded - start < PROBED_FRAMES
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
+            try:
+                frames = context.decode(packet)
+            except av.error.FFmpegError:
+                self.num_errors += 1
+                continue
+            for frame in frames:
+                stats.decoded += 1
+                yield frame
+
+    def _convert(self, frame: Any) -> np.ndarray:
+        """A frame as upright RGB, uint8 [h, w, 3]."""
+        self.request.stats.converted += 1
+        rgb = self.reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        # A view into FFmpeg's own memory, whose lines are padded: a copy would cost as much as the resize.
+        lines = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[: rgb.height]
+        image = lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+        quarter_turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def sorted_pts(pts: list[int | None]) -> list[int] | None:
+    """Presentation times in order, or None where one is missing or appears twice, so that they cannot name frames."""
+    known = [p for p in pts if p is not None]
+    if not known or len(known) != len(pts) or len(set(known)) != len(known):
+        return None
+    return sorted(known)

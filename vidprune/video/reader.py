@@ -1,0 +1,80 @@
+"""Read chosen frames of a video file: the checks that every backend shares, then the backend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vidprune.errors import VideoDecodeError
+from vidprune.types import VideoFrames
+from vidprune.video.backends import VIDEO_BACKENDS
+from vidprune.video.request import Backend, DecodeStats, FrameRequest, FrameSelection
+from vidprune.video.views import ViewPlan
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    frames: FrameSelection,
+    *,
+    short_side: int | None = None,
+    rounding: str = "floor",
+    backend: str = "pyav",
+    num_threads: int = 1,
+    stats: DecodeStats | None = None,
+) -> VideoFrames:
+    """Decode chosen frames of a file, each once, upright (rotation flags applied), RGB, optionally resized.
+
+    Frame k is the k-th frame in presentation order, edit lists applied. Pixels keep their coded shape: a sample aspect
+    ratio other than 1:1 is not undone, as in the published protocols.
+
+    Args:
+        path: a video file.
+        frames: frame numbers from 0, in any order, duplicates allowed; or a function that is called with the file's
+            frame count and returns them. The result holds the distinct ones in ascending order.
+        short_side: short side of the result in pixels (cv2.INTER_LINEAR on uint8, no antialias); None: source size.
+        rounding: rule for the long side, "floor" (VideoMAE) or "round" (mmaction2).
+        backend: "pyav" (default), "decord" or "torchcodec".
+        num_threads: codec threads. One is best for batches: more threads cost CPU time, and videos are independent.
+        stats: filled with work counters (pyav only).
+
+    Returns:
+        The frames. A damaged file gives what it has: `num_errors` counts damaged packets, and a wanted frame that could
+        not be decoded repeats the nearest wanted frame that could (`filled`).
+
+    Raises:
+        VideoDecodeError: the file is missing, unreadable or has no decodable video.
+        ConfigError: a frame number out of range, no frames asked for, or a bad option.
+        UnknownNameError: an unknown backend.
+        MissingDependencyError: a backend whose package is not installed.
+    """
+    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats())
+    read: Backend = VIDEO_BACKENDS.get(backend)
+    return read(_existing_file(path), request)
+
+
+def read_video(
+    path: str | os.PathLike[str], plan: ViewPlan, *, backend: str = "pyav", num_threads: int = 1
+) -> VideoFrames:
+    """The union of the frames that all views of `plan` need, each decoded once and resized once; see `read_frames`."""
+    return read_frames(
+        path,
+        plan.wanted_frames,
+        short_side=plan.short_side,
+        rounding=plan.rounding,
+        backend=backend,
+        num_threads=num_threads,
+    )
+
+
+def _existing_file(path: str | os.PathLike[str]) -> Path:
+    # Absolute: FFmpeg would take the start of a relative name like "10:30.mp4" for a protocol.
+    file = Path(os.path.abspath(path))
+    if file.is_dir():
+        raise VideoDecodeError(f"cannot read {str(file)!r}: it is a folder, not a video file")
+    if not file.exists():
+        raise VideoDecodeError(f"cannot read {str(file)!r}: no such file")
+    if not os.access(file, os.R_OK):
+        raise VideoDecodeError(f"cannot read {str(file)!r}: permission denied")
+    if file.is_file() and file.stat().st_size == 0:
+        raise VideoDecodeError(f"cannot decode {str(file)!r}: the file is empty")
+    return file
