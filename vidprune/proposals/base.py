@@ -1,0 +1,77 @@
+"""What a proposal is: something cheap that looks at the pixels and says where the tokens that matter are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from vidprune.errors import ConfigError
+from vidprune.types import TokenGrid
+
+ClipShape = tuple[int, int, int]
+"""Pixels of one clip: (T, H, W)."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""How every clip that a proposal sees was normalised, because the ViT behind it wants it so."""
+
+
+class Proposal(nn.Module, ABC):
+    """Maps a clip to a map of significance on the proposal's own grid.
+
+    Always in eval mode, whatever the model around it: a proposal is never trained here, and its batch norms must not
+    move.
+
+    Attributes:
+        name: the registered name.
+        description: one line for tables; `create_proposal` fills in the registered one.
+        checkpoint_source: the weight file, None for random weights (screens label those), "no weights" for a control.
+    """
+
+    name: str = "unnamed"
+    description: str = ""
+    checkpoint_source: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    @abstractmethod
+    def forward(self, clip: Tensor, *, grid: TokenGrid | None = None) -> Tensor:
+        """Significance of each place and time, higher = keep. The caller switches gradients off.
+
+        Args:
+            clip: [B, 3, T, H, W], ImageNet mean and std; an image is a clip with T = 1.
+            grid: the ViT's token grid. Networks ignore it and answer on their own grid; controls answer on it.
+
+        Returns:
+            float32 [B, t', h', w'].
+        """
+
+    @abstractmethod
+    def gmacs(self, clip_shape: ClipShape) -> float:
+        """Giga multiply-accumulates (convolutions and linear layers) per clip of (T, H, W) pixels."""
+
+    def train(self, mode: bool = True) -> Proposal:
+        """Stays in eval mode."""
+        return super().train(False)
+
+
+def check_clip(clip: Tensor) -> None:
+    """Raises `ConfigError` unless `clip` is [B, 3, T, H, W]."""
+    if clip.ndim != 5 or clip.shape[1] != 3:
+        raise ConfigError(f"a proposal takes clips [B, 3, T, H, W] (an image is T = 1), got {list(clip.shape)}")
+
+
+def clip_shape(clip: Tensor) -> ClipShape:
+    """(T, H, W) of a clip [B, 3, T, H, W]."""
+    t, h, w = clip.shape[2:]
+    return (t, h, w)
+
+
+def require_grid(name: str, grid: TokenGrid | None) -> TokenGrid:
+    """The grid that a control answers on. Raises `ConfigError` where the caller gave none."""
+    if grid is None:
+        raise ConfigError(f"proposal {name!r} has no grid of its own: pass grid=TokenGrid(t, h, w)")
+    return grid

@@ -1,0 +1,186 @@
+"""Video networks as proposals: X3D-S, X3D-M, SlowOnly R50 and R101 of pytorchvideo, cut after their last features.
+
+Source: PaPr (ECCV 2024), section 5 and tables 8-9; X3D (Feichtenhofer, CVPR 2020); SlowOnly is the slow pathway of
+SlowFast (Feichtenhofer et al., ICCV 2019) in its 8x8 form.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vidprune.compat import ensure_torchvision
+from vidprune.proposals.base import IMAGENET_MEAN, IMAGENET_STD, ClipShape, Proposal, check_clip, clip_shape
+from vidprune.proposals.checkpoints import load_features
+from vidprune.proposals.macs import count_gmacs
+from vidprune.proposals.treatment import resample, resolve_treatment
+from vidprune.proposals.x3d_tiny import X3D_TINY_FRAMES, X3D_TINY_SIDE, build_x3d_tiny
+from vidprune.types import TokenGrid
+
+MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+IMAGENET: MeanStd = (IMAGENET_MEAN, IMAGENET_STD)
+KINETICS: MeanStd = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+"""What pytorchvideo trained X3D and SlowOnly with."""
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """What tells one network from another.
+
+    Attributes:
+        build: makes the network up to its last features.
+        release_size: the (T, H, W) that PaPr's code resamples a clip of (T, H, W) to.
+        mean_std: what the network was trained with, by the checkpoint's layout.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    release_size: Callable[[ClipShape], ClipShape]
+    mean_std: dict[str, MeanStd]
+
+
+class NetProposal(Proposal):
+    """The channel mean of a 3-D network's last features (PaPr Eq. 2), on the network's own grid.
+
+    Any clip length and size: nothing after the features is built, so no pool asks for a kernel's worth of frames.
+    """
+
+    norm_scale: Tensor
+    norm_shift: Tensor
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        *,
+        checkpoint: str | Path | None = None,
+        input_treatment: str = "default",
+        own_norm: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.name = spec.name
+        self.treatment = resolve_treatment(input_treatment, own_norm)
+        self.checkpoint_source = None if checkpoint is None else str(checkpoint)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not depend on which proposal it uses
+            torch.manual_seed(seed)
+            self.features = spec.build()
+        layout = "pytorchvideo" if checkpoint is None else load_features(self.features, checkpoint, spec.name)
+        scale, shift = _renormalisation(*spec.mean_std[layout])
+        self.register_buffer("norm_scale", scale, persistent=False)
+        self.register_buffer("norm_shift", shift, persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, clip: Tensor, *, grid: TokenGrid | None = None) -> Tensor:
+        check_clip(clip)
+        clip = clip.to(self.norm_scale.dtype)
+        if self.treatment.own_norm:
+            clip = clip * self.norm_scale + self.norm_shift  # (x std_i + mean_i - mean) / std
+        clip = resample(clip, self.input_size(clip_shape(clip)))
+        # [B, C, t', h', w'] -> [B, t', h', w']: the mean first, so that everything after it works on one channel.
+        return self.features(clip).mean(dim=1, dtype=torch.float32)
+
+    def input_size(self, shape: ClipShape) -> ClipShape:
+        """The (T, H, W) that the network sees of a clip of (T, H, W) pixels."""
+        return self.spec.release_size(shape) if self.treatment.resample else shape
+
+    def gmacs(self, clip_shape: ClipShape) -> float:
+        return count_gmacs(self.spec.build, self.input_size(clip_shape))
+
+
+def _renormalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Scale and shift, [3, 1, 1, 1] each, that turn ImageNet's normalisation into that of `mean` and `std`."""
+    old_mean, old_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    scale = old_std / torch.tensor(std)
+    shift = (old_mean - torch.tensor(mean)) / torch.tensor(std)
+    return scale.view(3, 1, 1, 1), shift.view(3, 1, 1, 1)
+
+
+def _cut_x3d(net: nn.Module) -> nn.Module:
+    """An X3D up to the ReLU before its pool, under pytorchvideo's own names: [B, 3, T, H, W] -> [B, C, T, h', w']."""
+    *trunk, head = net.get_submodule("blocks").children()
+    pool = nn.Sequential(
+        OrderedDict(pre_conv=head.pool.pre_conv, pre_norm=head.pool.pre_norm, pre_act=head.pool.pre_act)
+    )
+    return _use_silu(_sequence([*trunk, nn.Sequential(OrderedDict(pool=pool))]))
+
+
+def _sequence(blocks: list[nn.Module]) -> nn.Module:
+    return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
+
+
+def _use_silu(net: nn.Module) -> nn.Module:
+    """Put `nn.SiLU` in place of pytorchvideo's Swish, the same function written as a Python autograd function."""
+    from pytorchvideo.layers.swish import Swish
+
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Swish):
+                setattr(module, name, nn.SiLU())
+    return net
+
+
+def _build_x3d() -> nn.Module:
+    """X3D-S and X3D-M are one network (width 2, depth 2.2, bottleneck 2.25) with different weights and input sizes."""
+    ensure_torchvision()
+    from pytorchvideo.models.x3d import create_x3d
+
+    return _cut_x3d(create_x3d())
+
+
+def _build_x3d_tiny() -> nn.Module:
+    return _cut_x3d(build_x3d_tiny(num_classes=1))
+
+
+def _build_slowonly(depth: int) -> nn.Module:
+    """SlowOnly up to its last residual stage: [B, 3, T, H, W] -> [B, 2048, T, H / 32, W / 32]."""
+    ensure_torchvision()
+    from pytorchvideo.models.resnet import create_resnet
+
+    return _sequence(list(create_resnet(model_depth=depth, stem_conv_kernel_size=(1, 7, 7), head=None).blocks))
+
+
+def _always(size: ClipShape) -> Callable[[ClipShape], ClipShape]:
+    return lambda shape: size
+
+
+def _x3d_m_release(shape: ClipShape) -> ClipShape:
+    """A 224-pixel clip is not touched, so X3D-M sees all its frames; any other becomes 8x224x224."""
+    return shape if shape[1:] == (224, 224) else (8, 224, 224)
+
+
+_X3D_NORM = {"pytorchvideo": KINETICS, "mmaction": KINETICS}
+_SPECS = (
+    NetSpec("x3d_s", _build_x3d, _always((8, 160, 160)), _X3D_NORM),
+    NetSpec("x3d_m", _build_x3d, _x3d_m_release, _X3D_NORM),
+    NetSpec(
+        "x3d_tiny",
+        _build_x3d_tiny,
+        _always((X3D_TINY_FRAMES, X3D_TINY_SIDE, X3D_TINY_SIDE)),
+        {"pytorchvideo": IMAGENET, "mmaction": IMAGENET},  # we trained it on the ViT's own normalisation
+    ),
+    *(
+        NetSpec(
+            f"slowonly_r{depth}",
+            partial(_build_slowonly, depth),
+            _always((8, 224, 224)),
+            {"pytorchvideo": KINETICS, "mmaction": IMAGENET},  # the two projects trained it on different statistics
+        )
+        for depth in (50, 101)
+    ),
+)
+NET_SPECS: dict[str, NetSpec] = {spec.name: spec for spec in _SPECS}
+
+x3d_s = partial(NetProposal, NET_SPECS["x3d_s"])
+x3d_m = partial(NetProposal, NET_SPECS["x3d_m"])
+x3d_tiny = partial(NetProposal, NET_SPECS["x3d_tiny"])
+slowonly_r50 = partial(NetProposal, NET_SPECS["slowonly_r50"])
+slowonly_r101 = partial(NetProposal, NET_SPECS["slowonly_r101"])
