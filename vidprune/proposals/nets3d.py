@@ -107,9 +107,9 @@ def _renormalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[T
 def _cut_x3d(net: nn.Module) -> nn.Module:
     """An X3D up to the ReLU before its pool, under pytorchvideo's own names: [B, 3, T, H, W] -> [B, C, T, h', w']."""
     *trunk, head = net.get_submodule("blocks").children()
-    pool = nn.Sequential(
-        OrderedDict(pre_conv=head.pool.pre_conv, pre_norm=head.pool.pre_norm, pre_act=head.pool.pre_act)
-    )
+    names = ("pool.pre_conv", "pool.pre_norm", "pool.pre_act")
+    last = OrderedDict((name.removeprefix("pool."), head.get_submodule(name)) for name in names)
+    pool = nn.Sequential(last)
     return _use_silu(_sequence([*trunk, nn.Sequential(OrderedDict(pool=pool))]))
 
 
