@@ -1,0 +1,100 @@
+"""From a video file and a model to the pictures of what was kept: one forward pass, the same as a prediction's."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from vidprune.inference import run_views
+from vidprune.labels import default_class_names
+from vidprune.pruning import PrunedViT, token_grid
+from vidprune.types import VideoFrames
+from vidprune.video import ViewPlan, cut_views, read_video
+from vidprune.visualization.output import save_picture
+from vidprune.visualization.overlay import overlay_video
+from vidprune.visualization.sheet import contact_sheet
+from vidprune.visualization.view import Caption, ViewPicture, keep_mask
+
+
+@dataclass(frozen=True)
+class WrittenPictures:
+    """The two files made of one video."""
+
+    sheet: Path
+    overlay: Path
+
+
+def picture_video(
+    path: str | Path,
+    model: nn.Module,
+    plan: ViewPlan,
+    folder: str | Path,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    model_name: str = "",
+    stem: str | None = None,
+    backend: str = "pyav",
+) -> WrittenPictures:
+    """Write a contact sheet (middle segment) and an overlay video (all segments) of the centre crop of a video.
+
+    Args:
+        path: a video file, decoded once.
+        model: a `PrunedViT`, or a dense host, whose every token is then shown as kept.
+        plan: its segments are used, its crops replaced by the centre one.
+        folder: where `STEM.png` and `STEM.mp4` go; created if need be.
+        stem: by default the video's name without its suffix.
+    """
+    plan = dataclasses.replace(plan, num_crops=1)
+    video = read_video(path, plan, backend=backend)
+    parameter = next(model.parameters())
+    clips = cut_views(video, plan, device=parameter.device, dtype=parameter.dtype)  # [S, 3, T, H, W]
+    logits, trace = run_views(model, clips)
+    probs = logits.float().softmax(dim=1).mean(dim=0).cpu()
+    best = int(probs.argmax())
+
+    host = model.host if isinstance(model, PrunedViT) else model
+    views = []
+    for segment in range(plan.num_segments):
+        kept, proposal_map = np.ones(token_grid(host).shape, dtype=bool), None
+        if trace is not None and trace.kept_index is not None:
+            kept = keep_mask(trace.kept_index[segment].cpu().numpy(), trace.grid)
+        if trace is not None and trace.proposal_map is not None:
+            proposal_map = trace.proposal_map[segment].float().cpu().numpy()
+        frames, numbers = _view_pixels(video, plan, segment)
+        views.append(ViewPicture(frames, kept, proposal_map, numbers))
+
+    method = model.methods[0] if isinstance(model, PrunedViT) else None
+    proposal = getattr(model.steps[0], "proposal", None) if isinstance(model, PrunedViT) else None
+    middle = plan.num_segments // 2
+    caption = Caption(
+        file=Path(path).name,
+        model=model_name,
+        method="dense"
+        if method is None
+        else f"{method.name}, {proposal.name}"
+        if proposal is not None
+        else method.name,
+        view=f"segment {middle + 1} of {plan.num_segments}, centre crop",
+        keep_ratio=getattr(method, "keep_ratio", None),
+        prediction=(class_names or default_class_names(len(probs)))[best],
+        prob=float(probs[best]),
+        random_weights=getattr(host, "checkpoint_source", None) is None,
+    )
+    stem = stem or Path(path).stem
+    sheet = save_picture(contact_sheet(views[middle], caption), Path(folder) / f"{stem}.png")
+    caption = dataclasses.replace(caption, view=f"{plan.num_segments} segments, centre crop")
+    fps = min(60.0, max(1.0, (video.fps or 30.0) / plan.frame_stride))  # the speed of life
+    return WrittenPictures(sheet, overlay_video(Path(folder) / f"{stem}.mp4", views, caption, fps=fps))
+
+
+def _view_pixels(video: VideoFrames, plan: ViewPlan, segment: int) -> tuple[np.ndarray, list[int]]:
+    """uint8 [T, H, W, 3] of the centre crop of one segment, and its source frame numbers."""
+    numbers = plan.frame_indices(video.num_frames_total)[segment]  # [T]
+    rows = np.searchsorted(video.frame_numbers, numbers)
+    top, left = plan.crop_offsets(*video.frames.shape[1:3])[0]
+    size = plan.crop_size
+    return video.frames[rows, top : top + size, left : left + size], [int(n) for n in numbers]
