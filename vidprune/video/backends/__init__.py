@@ -9,8 +9,12 @@ VIDEO_BACKENDS.register(
     "pyav", "vidprune.video.backends.pyav:read", "default: frame-exact, decodes only what is needed, survives damage"
 )
 VIDEO_BACKENDS.register(
-    "decord", "vidprune.video.backends.decord:read", "as VideoMAE's own code; wrong on open GOP, edit lists, AVI and TS"
+    "decord",
+    "vidprune.video.backends.decord:read",
+    "as VideoMAE's own code; silently wrong on open GOP, edit lists, AVI, TS",
 )
 VIDEO_BACKENDS.register(
-    "torchcodec", "vidprune.video.backends.torchcodec:read", "frame-exact; optional, needs FFmpeg's shared libraries"
+    "torchcodec",
+    "vidprune.video.backends.torchcodec:read",
+    "frame-exact in MP4, MKV, WebM; optional, needs FFmpeg's shared libraries",
 )

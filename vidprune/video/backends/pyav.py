@@ -109,10 +109,10 @@ class _Reader:
         buffer = FrameBuffer(wanted, self.request)
         self._start_pass("pts")
         for place, frame in enumerate(self._decode(rows, self.context.name in SKIPPABLE_CODECS)):
-            if place < PROBED_FRAMES and self.num_errors == 0:
-                # An interlaced frame may be two packets, one for each field.
-                if frame.interlaced_frame or [frame.pts] != order[place : place + 1]:
-                    return None
+            # An interlaced frame may be two packets, one for each field.
+            pairs_up = [frame.pts] == order[place : place + 1] and not frame.interlaced_frame
+            if place < PROBED_FRAMES and self.num_errors == 0 and not pairs_up:
+                return None
             row = rows.get(frame.pts)
             if row is not None:
                 buffer.put(row, self._convert(frame))
