@@ -44,7 +44,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     if path.suffix.lower() != ".png":
         raise ConfigError(f"a picture is written as .png, got {path.name!r}")
     with written_whole(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -34,10 +35,16 @@ def write(
     max_width: int | None = None,
 ) -> int:
     """Write one line and return its width in pixels; text wider than `max_width` loses its middle."""
+    text = one_line(text)
     if max_width is not None:
         text = shorten(text, size, max_width)
     draw.text(position, text, fill=colour, font=font(size), anchor=anchor)
     return text_width(text, size)
+
+
+def one_line(text: str) -> str:
+    """`text` as Pillow can draw it: file names may hold line breaks, and bytes that are no UTF-8."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 def text_width(text: str, size: int) -> int:
@@ -48,11 +55,13 @@ def shorten(text: str, size: int, max_width: int) -> str:
     """`text`, or its beginning and end around "..." where it would be wider than `max_width` pixels."""
     if text_width(text, size) <= max_width:
         return text
-    for keep in range(len(text) - 1, 0, -1):
-        shorter = text[: (keep + 1) // 2] + "..." + text[len(text) - keep // 2 :]
-        if text_width(shorter, size) <= max_width:
-            return shorter
-    return "..."
+
+    def without_middle(keep: int) -> str:
+        return text[: (keep + 1) // 2] + "..." + text[len(text) - keep // 2 :]
+
+    # Bisected, because measuring thousands of characters once for each candidate takes minutes.
+    too_wide = bisect_left(range(len(text)), True, key=lambda keep: text_width(without_middle(keep), size) > max_width)
+    return without_middle(max(too_wide - 1, 0))
 
 
 def header_height(caption: Caption) -> int:
@@ -79,7 +88,7 @@ def draw_header(picture: Image.Image, caption: Caption, num_kept: int, num_token
 
 def _prediction(caption: Caption) -> str:
     prob = "" if caption.prob is None else f"{100 * caption.prob:.1f} %"
-    return "  ".join(part for part in (caption.prediction, prob) if part)
+    return "  ".join(part for part in (one_line(caption.prediction), prob) if part)
 
 
 def _details(caption: Caption, num_kept: int, num_tokens: int) -> str:
