@@ -1,9 +1,9 @@
 """decord 0.6: the decoder of VideoMAE's own test code, here for comparison with published pipelines.
 
 It finds frames by seeking to key frames and counting on, and is silently wrong where counting is: open GOPs and MPEG-4
-Part 2 with B frames (frames come out one or two places late), edit lists (hidden frames are counted and shown), AVI with B
-frames, MPEG-TS, a change of size. A damaged file is an error, and so is a raw stream. The tests state each of these facts.
-It is sound on H.264, HEVC and VP9 with closed GOPs in MP4, MKV and WebM.
+Part 2 with B frames (frames come out one or two places late), edit lists (hidden frames are counted and shown), AVI
+with B frames, MPEG-TS, a change of size. A damaged file is an error, and so is a raw stream. The tests state each of
+these facts. It is sound on H.264, HEVC and VP9 with closed GOPs in MP4, MKV and WebM.
 """
 
 from __future__ import annotations
