@@ -55,13 +55,15 @@ def load_model(
     num_heads: int | None = None,
     num_frames: int | None = None,
     image_size: int | None = None,
-) -> VideoMAE:
-    """A VideoMAE with the weights of `checkpoint` in float32, in eval mode.
+) -> nn.Module:
+    """A model with the weights of `checkpoint` in float32, in eval mode: a `VideoMAE`, or what `name` makes.
 
     Every parameter must be found and every tensor of the file used, else the checkpoint is refused.
 
     Args:
         name: a VideoMAE name of `MODELS`, your own `VideoMAESpec`, or None or "auto" to tell the size from the tensors.
+            Any other name of `create_model` loads files with that model's own parameter names; of the arguments below
+            it takes `num_classes` alone.
         checkpoint: a file or folder, see `read_tensors`.
         num_classes: classes the head must have; None takes what the file has.
         layout: "native", "official" (VideoMAE and V2), "mmaction", "huggingface", or "auto" to tell it from the names.
@@ -77,6 +79,8 @@ def load_model(
     """
     raw = read_tensors(checkpoint)
     try:
+        if isinstance(name, str) and name != "auto" and name not in VIDEOMAE_SPECS:
+            return _fill_other(create_model(name, num_classes), raw, source=str(checkpoint))
         state = translate(raw, layout)
         found = find_size(state)
         model_name = name if name is not None and name != "auto" else _name_by_size(found)
@@ -101,6 +105,13 @@ def _fill(spec: VideoMAESpec, num_classes: int, state: StateDict, source: str) -
     model.pos_embed = table
     model.checkpoint_source = source
     return model.eval()
+
+
+def _fill_other(model: nn.Module, state: StateDict, source: str) -> nn.Module:
+    check_names_and_shapes(state, model)
+    model.load_state_dict(state, strict=True)
+    model.checkpoint_source = source  # type: ignore[assignment]
+    return model
 
 
 def _create_timm(name: str, settings: dict[str, Any]) -> nn.Module:

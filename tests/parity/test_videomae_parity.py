@@ -1,0 +1,412 @@
+"""VideoMAE against transformers' implementation: dense, pruned, and through every checkpoint layout.
+
+Each layout is written here from the modules of a transformers model, by a mapping of its own. The sweep over files runs
+at the widths of S and B with two blocks and short clips; the full models prove that every reader gives the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vidprune.compat import ensure_torchvision
+from vidprune.errors import CheckpointError
+from vidprune.models import VideoMAE, VideoMAESpec, load_model
+from vidprune.models.checkpoints import translate
+from vidprune.models.videomae import VIDEOMAE_SPECS
+
+pytest.importorskip("transformers")
+ensure_torchvision()
+
+SIZES = ("videomae_small", "videomae_base")
+CUT = {"depth": 2, "num_frames": 4, "image_size": 64}  # for the sweep over files: 32 tokens, two blocks
+TOLERANCE = 1e-4
+
+
+def make_huggingface(spec: VideoMAESpec, num_classes: int, **config: Any) -> Any:
+    """transformers' model with random weights, every bias away from zero, and the original's LayerNorm eps."""
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    settings = {
+        "hidden_size": spec.width,
+        "num_hidden_layers": spec.depth,
+        "num_attention_heads": spec.num_heads,
+        "intermediate_size": 4 * spec.width,
+        "num_frames": spec.num_frames,
+        "image_size": spec.image_size,
+        "layer_norm_eps": 1e-6,
+        "num_labels": num_classes,
+    }
+    model = VideoMAEForVideoClassification(VideoMAEConfig(**{**settings, **config})).eval()
+    model.fc_norm.eps = 1e-6  # transformers leaves torch's 1e-5 here, whatever the config says
+    generator = torch.Generator().manual_seed(spec.width)
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            parameter.normal_(0.0, 0.04 if parameter.ndim > 1 else 0.3, generator=generator)
+            if "norm" in name and name.endswith("weight"):
+                parameter.add_(1.0)
+    return model.requires_grad_(False)
+
+
+def block_parts(layer: nn.Module) -> dict[str, nn.Module]:
+    """A transformers block's modules under short names, all that the mappings below need to know about it."""
+    layer: Any = layer
+    return {
+        "q": layer.attention.attention.query,
+        "k": layer.attention.attention.key,
+        "v": layer.attention.attention.value,
+        "proj": layer.attention.output.dense,
+        "up": layer.intermediate.dense,
+        "down": layer.output.dense,
+        "before": layer.layernorm_before,
+        "after": layer.layernorm_after,
+    }
+
+
+def put(state: dict[str, Tensor], name: str, module: Any) -> None:
+    state[f"{name}.weight"], state[f"{name}.bias"] = module.weight.detach(), module.bias.detach()
+
+
+def official(model: Any) -> dict[str, Tensor]:
+    """The names that VideoMAE's authors publish."""
+    state: dict[str, Tensor] = {}
+    put(state, "patch_embed.proj", model.videomae.embeddings.patch_embeddings.projection)
+    for i, layer in enumerate(model.videomae.encoder.layer):
+        part: Any = block_parts(layer)
+        put(state, f"blocks.{i}.norm1", part["before"])
+        state[f"blocks.{i}.attn.q_bias"] = part["q"].bias
+        state[f"blocks.{i}.attn.v_bias"] = part["v"].bias
+        state[f"blocks.{i}.attn.qkv.weight"] = torch.cat([part[p].weight for p in "qkv"])
+        put(state, f"blocks.{i}.attn.proj", part["proj"])
+        put(state, f"blocks.{i}.norm2", part["after"])
+        put(state, f"blocks.{i}.mlp.fc1", part["up"])
+        put(state, f"blocks.{i}.mlp.fc2", part["down"])
+    put(state, "fc_norm", model.fc_norm)
+    put(state, "head", model.classifier)
+    return state
+
+
+def mmaction(model: Any) -> dict[str, Tensor]:
+    """mmaction2: its `VisionTransformer` stores the position table, and mmcv names the embedding and the MLP."""
+    state: dict[str, Tensor] = {"backbone.pos_embed": model.videomae.embeddings.position_embeddings.clone()}
+    put(state, "backbone.patch_embed.projection", model.videomae.embeddings.patch_embeddings.projection)
+    for i, layer in enumerate(model.videomae.encoder.layer):
+        part: Any = block_parts(layer)
+        block = f"backbone.blocks.{i}"
+        put(state, f"{block}.norm1", part["before"])
+        state[f"{block}.attn.q_bias"], state[f"{block}.attn.v_bias"] = part["q"].bias, part["v"].bias
+        state[f"{block}.attn.qkv.weight"] = torch.cat([part[p].weight for p in "qkv"])
+        put(state, f"{block}.attn.proj", part["proj"])
+        put(state, f"{block}.norm2", part["after"])
+        put(state, f"{block}.mlp.layers.0.0", part["up"])
+        put(state, f"{block}.mlp.layers.1", part["down"])
+    put(state, "backbone.fc_norm", model.fc_norm)
+    put(state, "cls_head.fc_cls", model.classifier)
+    return state
+
+
+def huggingface_old(model: Any) -> dict[str, Tensor]:
+    """transformers 4: biases beside, not inside, the query and value layers."""
+    state = dict(model.state_dict())
+    for i in range(len(model.videomae.encoder.layer)):
+        attention = f"videomae.encoder.layer.{i}.attention.attention"
+        state[f"{attention}.q_bias"] = state.pop(f"{attention}.query.bias")
+        state[f"{attention}.v_bias"] = state.pop(f"{attention}.value.bias")
+    return state
+
+
+def native(model: Any) -> dict[str, Tensor]:
+    """Ours: timm's names, one fused bias whose key part is zero."""
+    state = official(model)
+    for i, layer in enumerate(model.videomae.encoder.layer):
+        q_bias, v_bias = state.pop(f"blocks.{i}.attn.q_bias"), state.pop(f"blocks.{i}.attn.v_bias")
+        state[f"blocks.{i}.attn.qkv.bias"] = torch.cat([q_bias, torch.zeros(len(q_bias)), v_bias])
+        assert layer.attention.attention.key.bias is None
+    return state
+
+
+STATES: dict[str, Callable[[Any], dict[str, Tensor]]] = {
+    "native": native,
+    "official": official,
+    "official_backbone": lambda model: {f"backbone.{name}": value for name, value in official(model).items()},
+    "official_ddp_encoder": lambda model: {
+        f"module.{name}" if name.startswith("head") else f"module.encoder.{name}": value
+        for name, value in official(model).items()
+    },
+    "mmaction": mmaction,
+    "huggingface_4": huggingface_old,
+    "huggingface_5": lambda model: dict(model.state_dict()),
+}
+LAYOUT_NAMES = {"official_backbone": "official", "official_ddp_encoder": "official"} | {
+    "huggingface_4": "huggingface",
+    "huggingface_5": "huggingface",
+}
+
+
+def clone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone().contiguous() for name, value in state.items()}
+
+
+def save_index(folder: Path, state: dict[str, Tensor], suffix: str) -> None:
+    """Two shards and their index, as transformers names them."""
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    names = sorted(state)
+    weight_map = {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        shard = f"{stem}-0000{number}-of-00002.{suffix}"
+        weight_map |= dict.fromkeys(part, shard)
+        content = clone({name: state[name] for name in part})
+        save_file(content, folder / shard) if suffix == "safetensors" else torch.save(content, folder / shard)
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def write_safetensors(name: str) -> Callable[[Any, Path], Path]:
+    def write(model: Any, folder: Path) -> Path:
+        save_file(clone(STATES[name](model)), folder / "weights.bin")  # a misleading name on purpose
+        return folder / "weights.bin"
+
+    return write
+
+
+def write_torch(name: str, wrap: Callable[[dict[str, Tensor]], Any], **settings: Any) -> Callable[[Any, Path], Path]:
+    def write(model: Any, folder: Path) -> Path:
+        torch.save(wrap(clone(STATES[name](model))), folder / "checkpoint.pth", **settings)
+        return folder / "checkpoint.pth"
+
+    return write
+
+
+def write_folder(name: str, filename: str) -> Callable[[Any, Path], Path]:
+    def write(model: Any, folder: Path) -> Path:
+        model.config.save_pretrained(folder)
+        state = clone(STATES[name](model))
+        save_file(state, folder / filename) if filename.endswith("safetensors") else torch.save(
+            state, folder / filename
+        )
+        return folder
+
+    return write
+
+
+def write_shards(name: str, suffix: str, give_index: bool = False) -> Callable[[Any, Path], Path]:
+    def write(model: Any, folder: Path) -> Path:
+        save_index(folder, STATES[name](model), suffix)
+        return next(folder.glob("*.index.json")) if give_index else folder
+
+    return write
+
+
+def write_pretrained(**settings: Any) -> Callable[[Any, Path], Path]:
+    def write(model: Any, folder: Path) -> Path:
+        model.save_pretrained(folder, **settings)
+        return folder
+
+    return write
+
+
+FILES: dict[str, Callable[[Any, Path], Path]] = {
+    "native safetensors": write_safetensors("native"),
+    "native torch, bare": write_torch("native", lambda state: state),
+    "official, bare": write_torch("official", lambda state: state),
+    "official under model, training state beside": write_torch(
+        "official",
+        lambda state: {
+            "model": state,
+            "model_ema": {name: torch.zeros_like(value) for name, value in state.items()},
+            "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-3}]},
+            "epoch": 74,
+            "args": argparse.Namespace(model="vit_base_patch16_224", lr=1e-3),
+        },
+    ),
+    "official under module (V2 and DeepSpeed)": write_torch(
+        "official", lambda state: {"module": state, "skipped": set()}
+    ),
+    "official, before torch 1.6": write_torch("official", lambda s: {"model": s}, _use_new_zipfile_serialization=False),
+    "official, backbone prefix": write_torch("official_backbone", lambda state: {"model": state}),
+    "official, DDP and encoder prefix": write_torch("official_ddp_encoder", lambda state: {"module": state}),
+    "mmaction": write_torch("mmaction", lambda state: {"meta": {"epoch": 1}, "state_dict": state}),
+    "huggingface 4 folder, safetensors": write_folder("huggingface_4", "model.safetensors"),
+    "huggingface 4 folder, bin": write_folder("huggingface_4", "pytorch_model.bin"),
+    "huggingface 5 folder, safetensors": write_folder("huggingface_5", "model.safetensors"),
+    "huggingface 5 folder, bin": write_folder("huggingface_5", "pytorch_model.bin"),
+    "huggingface 4 shards, safetensors": write_shards("huggingface_4", "safetensors"),
+    "huggingface 5 shards, bin, by index": write_shards("huggingface_5", "bin", give_index=True),
+    "huggingface file alone": write_safetensors("huggingface_4"),
+    "huggingface save_pretrained": write_pretrained(),
+    "huggingface save_pretrained, shards": write_pretrained(max_shard_size="8MB"),
+}
+
+
+@pytest.fixture(scope="session", params=SIZES)
+def cut(request: pytest.FixtureRequest) -> tuple[VideoMAESpec, Any]:
+    """Architecture and transformers model of S or B, cut to two blocks and short clips."""
+    spec = replace(VIDEOMAE_SPECS[request.param], **CUT)
+    return spec, make_huggingface(spec, num_classes=11)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_file_gives_the_logits_of_transformers(kind: str, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    spec, reference = cut
+    path = FILES[kind](reference, tmp_path)
+    model = load_model(spec, path)
+    clips = torch.randn(
+        2, 3, spec.num_frames, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(1)
+    )
+    with torch.no_grad():
+        expected = reference(clips.transpose(1, 2)).logits
+        torch.testing.assert_close(model(clips), expected, rtol=0, atol=TOLERANCE)
+    assert expected.std() > 0.5  # else the tolerance would say little
+    assert model.checkpoint_source == str(path)
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_layout_named_is_layout_told_from_the_names(kind: str, cut: tuple[VideoMAESpec, Any]) -> None:
+    state = STATES[kind](cut[1])
+    named, told = translate(state, LAYOUT_NAMES.get(kind, kind)), translate(state)
+    assert named.keys() == told.keys()
+    assert all(torch.equal(named[name], told[name]) for name in told)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_become_float32(dtype: torch.dtype, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    spec, reference = cut
+    torch.save({name: value.to(dtype) for name, value in mmaction(reference).items()}, tmp_path / "half.pth")
+    state = load_model(spec, tmp_path / "half.pth").state_dict()
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    for name, value in native(reference).items():
+        assert torch.equal(state[name], value.to(dtype).float()), name
+
+
+def test_a_key_bias_in_the_file_is_kept(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    spec, reference = cut
+    state = dict(reference.state_dict())
+    key_bias = torch.arange(spec.width) / spec.width
+    for i in range(spec.depth):
+        state[f"videomae.encoder.layer.{i}.attention.attention.key.bias"] = key_bias.clone()
+    torch.save(state, tmp_path / "key.pth")
+    fused = load_model(spec, tmp_path / "key.pth").state_dict()["blocks.1.attn.qkv.bias"]
+    assert torch.equal(fused[spec.width : 2 * spec.width], key_bias)
+
+
+@pytest.mark.parametrize("layout", ["huggingface_4", "official", "mmaction"])
+def test_dropped_biases_are_refused(layout: str, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    spec, reference = cut
+    state = {n: v for n, v in STATES[layout](reference).items() if not n.endswith(("q_bias", "v_bias"))}
+    torch.save(clone(state), tmp_path / "lost.pth")
+    with pytest.raises(CheckpointError, match=r"missing are blocks\.0\.attn\.qkv\.bias.*query and value biases"):
+        load_model(spec, tmp_path / "lost.pth")
+
+
+def test_biases_zeroed_by_a_round_trip_are_refused(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    """transformers 5.0 read published files into layers whose biases stayed zero; saved again, every name is there."""
+    spec, reference = cut
+    state = clone(dict(reference.state_dict()))
+    for name in state:
+        if name.endswith(("query.bias", "value.bias")):
+            state[name].zero_()
+    torch.save(state, tmp_path / "zeroed.pth")
+    with pytest.raises(CheckpointError, match=r"query and value biases are zero.*lost them"):
+        load_model(spec, tmp_path / "zeroed.pth")
+
+
+def test_lost_biases_would_fail_the_parity_above(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+    """The guard of the guard: with these weights, biases matter far beyond the tolerance."""
+    spec, reference = cut
+    model = load_model(spec, write_safetensors("native")(reference, tmp_path))
+    clips = torch.randn(
+        1, 3, spec.num_frames, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(2)
+    )
+    with torch.no_grad():
+        whole = model(clips)
+        for block in model.blocks:
+            block.attn.qkv.bias.zero_()
+        assert (model(clips) - whole).abs().max() > 100 * TOLERANCE
+
+
+def test_small_has_six_heads_whatever_its_config_says(tmp_path: Path) -> None:
+    spec = replace(VIDEOMAE_SPECS["videomae_small"], **CUT)
+    reference = make_huggingface(spec, num_classes=3)
+    reference.config.num_attention_heads = 16
+    path = write_folder("huggingface_4", "model.safetensors")(reference, tmp_path)
+    assert load_model(spec, path).blocks[0].attn.num_heads == 6
+    assert load_model(spec, path, num_heads=16).blocks[0].attn.num_heads == 16
+
+
+@pytest.mark.parametrize(("key", "value", "match"), [
+    ("num_attention_heads", 8, "num_heads=8"),
+    ("num_frames", 32, "num_frames=32"),
+    ("image_size", 320, "image_size=320"),
+])  # fmt: skip
+def test_config_that_contradicts_the_model_is_refused(key: str, value: int, match: str, tmp_path: Path) -> None:
+    spec = replace(VIDEOMAE_SPECS["videomae_base"], **CUT)
+    reference = make_huggingface(spec, num_classes=3)
+    setattr(reference.config, key, value)
+    path = write_folder("huggingface_5", "model.safetensors")(reference, tmp_path)
+    with pytest.raises(CheckpointError, match=f"config.json says {key}.*{match}"):
+        load_model(spec, path)
+    given = {"num_heads" if key == "num_attention_heads" else key: value}
+    assert load_model(spec, path, **given).spec == replace(spec, **given)
+
+
+@pytest.fixture(scope="session", params=SIZES)
+def full(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Any, VideoMAE]]:
+    """Name, transformers model and ours of S or B at full size; ours is read from a Hugging Face folder."""
+    name = request.param
+    reference = make_huggingface(VIDEOMAE_SPECS[name], num_classes=400)
+    folder = tmp_path_factory.mktemp(name)
+    reference.save_pretrained(folder)
+    yield name, reference, load_model(name, folder)
+    (folder / "model.safetensors").unlink()
+
+
+def full_clip() -> Tensor:
+    return torch.randn(1, 3, 16, 224, 224, generator=torch.Generator().manual_seed(3))
+
+
+def test_full_size_dense_logits(full: tuple[str, Any, VideoMAE]) -> None:
+    _, reference, model = full
+    with torch.no_grad():
+        expected = reference(full_clip().transpose(1, 2)).logits
+        torch.testing.assert_close(model(full_clip()), expected, rtol=0, atol=TOLERANCE)
+    assert expected.std() > 0.5
+
+
+@pytest.mark.parametrize("keep_ratio", ["0.7", "0.5", "0.45", "0.35", "0.3"])
+def test_full_size_pruned_logits(keep_ratio: str, full: tuple[str, Any, VideoMAE]) -> None:
+    """The same kept tokens: gathered after the position embedding here, masked inside transformers' embedding there."""
+    _, reference, model = full
+    num_kept = 1568 * int(keep_ratio[2:].ljust(2, "0")) // 100
+    assert num_kept == {"0.7": 1097, "0.5": 784, "0.45": 705, "0.35": 548, "0.3": 470}[keep_ratio]
+    order = torch.randperm(1568, generator=torch.Generator().manual_seed(num_kept))
+    kept_index = order[:num_kept].sort().values.unsqueeze(0)  # [1, K]
+    dropped = torch.ones(1, 1568, dtype=torch.bool).scatter_(1, kept_index, False)  # transformers: True = dropped
+    with torch.no_grad():
+        hidden = reference.videomae(full_clip().transpose(1, 2), bool_masked_pos=dropped).last_hidden_state
+        expected = reference.classifier(reference.fc_norm(hidden.mean(1)))
+        tokens = model._pos_embed(model.patch_embed(full_clip()))  # [1, 1568, D]
+        tokens = tokens.gather(1, kept_index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))  # [1, K, D]
+        logits = model.forward_head(model.norm(model.blocks(tokens)))
+    assert hidden.shape[1] == num_kept
+    torch.testing.assert_close(logits, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_every_reader_gives_the_same_bits_at_full_size(full: tuple[str, Any, VideoMAE]) -> None:
+    """With the dense parity above: the logits of transformers through every reader, for all of S and B."""
+    _, reference, model = full
+    loaded = model.state_dict()
+    for kind, write in STATES.items():
+        translated = translate(write(reference))
+        translated.pop("pos_embed", None)
+        assert translated.keys() == loaded.keys(), kind
+        assert all(torch.equal(translated[name], value) for name, value in loaded.items()), kind
