@@ -19,9 +19,9 @@ def list_names(
     from vidprune.models import MODELS
     from vidprune.proposals import PROPOSALS
     from vidprune.pruners import METHODS
-    from vidprune.video import BACKENDS
+    from vidprune.video import VIDEO_BACKENDS
 
-    registries = {"models": MODELS, "methods": METHODS, "proposals": PROPOSALS, "backends": BACKENDS}
+    registries = {"models": MODELS, "methods": METHODS, "proposals": PROPOSALS, "backends": VIDEO_BACKENDS}
     if kind is not None and kind not in registries:
         raise unknown_name("kind of name", kind, registries)
     chosen = registries if kind is None else {kind: registries[kind]}

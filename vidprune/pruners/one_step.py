@@ -29,6 +29,7 @@ class OneStep(Step):
         self.keep_ratio = keep_ratio
         self.num_prefix = host.num_prefix
         self.align_corners = align_corners
+        self._count = self.num_kept(host.grid.num_tokens)  # once: decimals inside forward would break the graph
 
     def num_kept(self, num_tokens: int) -> int:
         # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
@@ -44,6 +45,6 @@ class OneStep(Step):
             clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
             proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
             scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
-            kept_index = top_k_index(scores, self.num_kept(state.grid.num_tokens))  # [B, K]
+            kept_index = top_k_index(scores, self._count)  # [B, K]
         tokens = gather_tokens(state.tokens, kept_index, state.num_prefix)  # [B, P + K, D]
         return replace(state, tokens=tokens, kept_index=kept_index, proposal_map=proposal_map)
