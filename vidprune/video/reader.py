@@ -30,7 +30,8 @@ def read_frames(
     Args:
         path: a video file.
         frames: frame numbers from 0, in any order, duplicates allowed; or a function that is called with the file's
-            frame count and returns them. The result holds the distinct ones in ascending order.
+            frame count and returns them (and once more, should decoding show that the container's count was wrong). The
+            result holds the distinct ones in ascending order.
         short_side: short side of the result in pixels (cv2.INTER_LINEAR on uint8, no antialias); None: source size.
         rounding: rule for the long side, "floor" (VideoMAE) or "round" (mmaction2).
         backend: "pyav" (default), "decord" or "torchcodec".
@@ -75,6 +76,8 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
         raise VideoDecodeError(f"cannot read {str(file)!r}: no such file")
     if not os.access(file, os.R_OK):
         raise VideoDecodeError(f"cannot read {str(file)!r}: permission denied")
-    if file.is_file() and file.stat().st_size == 0:
+    if not file.is_file():  # reading from a pipe might wait for ever
+        raise VideoDecodeError(f"cannot read {str(file)!r}: not a regular file")
+    if file.stat().st_size == 0:
         raise VideoDecodeError(f"cannot decode {str(file)!r}: the file is empty")
     return file
