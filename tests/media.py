@@ -74,7 +74,7 @@ def write_video(
         pts_ms: presentation times in milliseconds instead of an even `fps`.
         start_s: shifts all presentation times.
         rotation: counter-clockwise degrees in the container's display matrix.
-        cover: puts an attached picture first, as a video stream of its own.
+        cover: puts an attached picture first, as a video stream of its own (MP4 only).
     """
     time_base = Fraction(1, 1000) if pts_ms is not None else Fraction(1, fps)
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:
@@ -100,6 +100,8 @@ def write_video(
         out.mux(stream.encode())
         if sound is not None:
             _write_silence(out, sound)
+    if cover:
+        _metadata_before_tracks(path)
     return path
 
 
@@ -155,6 +157,20 @@ def _write_cover(out: Any, stream: Any) -> None:
     frame.pts = 0
     out.mux(stream.encode(frame))
     out.mux(stream.encode())
+
+
+def _metadata_before_tracks(path: Path) -> None:
+    """Swap two boxes of an MP4's index, so that the cover picture becomes the first video stream. No size changes."""
+    data = path.read_bytes()
+    start = data.index(b"moov") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    boxes, place = [], start + 8
+    while place < end:
+        size = int.from_bytes(data[place : place + 4], "big")
+        boxes.append(data[place : place + size])
+        place += size
+    boxes.sort(key=lambda box: [b"mvhd", b"udta", b"trak"].index(box[4:8]))
+    path.write_bytes(data[: start + 8] + b"".join(boxes) + data[end:])
 
 
 def _write_silence(out: Any, stream: Any) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tests.media import number_image, plain_decode, read_number, remux, write_video
 from vidprune.errors import MissingDependencyError, VideoDecodeError
@@ -103,6 +105,8 @@ REFUSED = {
     "decord": {"no_pts"},
     "torchcodec": {"avi_mpeg4", "mpegts", "mpeg2_ts", "starts_at_5_s_ts", "no_pts", "size_change"},
 }
+# Where pts are missing or repeat, or may not pair up with packets, so that PyAV decodes and counts every frame.
+COUNTED = {"avi_h264", "no_pts", "size_change", "interlaced"}
 OTHER_BACKENDS = ("decord", "torchcodec")
 
 
@@ -150,6 +154,7 @@ def test_pyav_equals_plain_decoding_bit_for_bit(name: str, made: Callable) -> No
         same_size = [n for n in wanted if plain[n].shape == plain[wanted[0]].shape]
         stats = DecodeStats()
         video = read_frames(path, same_size, stats=stats)
+        assert stats.matched_by == ("count" if name in COUNTED else "pts")
         assert video.num_frames_total == len(plain)
         assert video.frame_numbers.tolist() == same_size
         assert video.source_size == plain[same_size[0]].shape[:2]
@@ -180,6 +185,14 @@ def test_a_wrong_frame_would_be_seen() -> None:
     numbers = [0, 1, 2, 59, 511, 512, 1023]
     for height, width in ((96, 160), (224, 373), (97, 163), (45, 90)):
         assert [read_number(number_image(n, height, width)) for n in numbers] == numbers
+
+
+def test_the_cover_picture_is_the_first_video_stream(made: Callable) -> None:
+    """Guards its case above: a reader that takes the first video stream would take the picture."""
+    path, _ = made("cover_picture_first")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
+        assert len(container.streams.video) == 2
 
 
 def test_size_change_gives_every_frame_at_the_size_of_the_first(made: Callable) -> None:

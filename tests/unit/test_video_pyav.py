@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.media import number_image, plain_decode, plain_resize, read_number, remux, write_video
 from vidprune.errors import ConfigError, UnknownNameError, VideoDecodeError
 from vidprune.video import DecodeStats, ViewPlan, read_frames, read_video
-from vidprune.video.backends.pyav import PROBED_FRAMES, sorted_pts
+from vidprune.video.backends.pyav import PROBED_FRAMES, _Reader, sorted_pts
 from vidprune.video.buffer import FrameBuffer
 from vidprune.video.request import FrameRequest
 
@@ -68,6 +68,24 @@ def test_a_stream_that_starts_without_its_key_frame_is_numbered_as_plain_decodin
         video = read_frames(path, wanted)
         assert video.num_frames_total == len(plain)
         np.testing.assert_array_equal(video.frames, np.stack([plain[n] for n in wanted]))
+    planned = read_frames(path, lambda count: range(count - 1, -1, -7))
+    assert planned.frame_numbers.tolist() == list(range(len(plain) - 1, -1, -7))[::-1]
+
+
+def test_a_packet_that_silently_gives_no_frame_makes_the_frames_be_counted(
+    clip: Path, plain: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plain sequential decode would number them: all later frames move up by one."""
+    decode = _Reader._decode
+
+    def without_frame_20(self: _Reader, rows: dict, may_skip: bool) -> Iterator:
+        return (frame for frame in decode(self, rows, may_skip) if frame.pts != frame.duration * 20)
+
+    monkeypatch.setattr(_Reader, "_decode", without_frame_20)
+    stats = DecodeStats()
+    video = read_frames(clip, lambda count: range(0, count, 4), stats=stats)
+    assert (video.num_frames_total, video.num_filled, stats.matched_by) == (59, 0, "count")
+    assert [read_number(image) for image in video.frames] == [n + (n >= 20) for n in range(0, 59, 4)]
 
 
 def test_two_codec_threads_give_the_same_frames(clip: Path) -> None:
