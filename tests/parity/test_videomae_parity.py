@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,13 @@ FILES: dict[str, Callable[[Any, Path], Path]] = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, removed at once: pytest would keep a gigabyte of weights."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
 @pytest.fixture(scope="session", params=SIZES)
 def cut(request: pytest.FixtureRequest) -> tuple[VideoMAESpec, Any]:
     """Architecture and transformers model of S or B, cut to two blocks and short clips."""
@@ -254,9 +262,9 @@ def cut(request: pytest.FixtureRequest) -> tuple[VideoMAESpec, Any]:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_every_file_gives_the_logits_of_transformers(kind: str, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_every_file_gives_the_logits_of_transformers(kind: str, cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     spec, reference = cut
-    path = FILES[kind](reference, tmp_path)
+    path = FILES[kind](reference, folder)
     model = load_model(spec, path)
     clips = torch.randn(
         2, 3, spec.num_frames, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(1)
@@ -277,51 +285,51 @@ def test_layout_named_is_layout_told_from_the_names(kind: str, cut: tuple[VideoM
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_become_float32(dtype: torch.dtype, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_half_precision_files_become_float32(dtype: torch.dtype, cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     spec, reference = cut
-    torch.save({name: value.to(dtype) for name, value in mmaction(reference).items()}, tmp_path / "half.pth")
-    state = load_model(spec, tmp_path / "half.pth").state_dict()
+    torch.save({name: value.to(dtype) for name, value in mmaction(reference).items()}, folder / "half.pth")
+    state = load_model(spec, folder / "half.pth").state_dict()
     assert {value.dtype for value in state.values()} == {torch.float32}
     for name, value in native(reference).items():
         assert torch.equal(state[name], value.to(dtype).float()), name
 
 
-def test_a_key_bias_in_the_file_is_kept(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_a_key_bias_in_the_file_is_kept(cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     spec, reference = cut
     state = dict(reference.state_dict())
     key_bias = torch.arange(spec.width) / spec.width
     for i in range(spec.depth):
         state[f"videomae.encoder.layer.{i}.attention.attention.key.bias"] = key_bias.clone()
-    torch.save(state, tmp_path / "key.pth")
-    fused = load_model(spec, tmp_path / "key.pth").state_dict()["blocks.1.attn.qkv.bias"]
+    torch.save(state, folder / "key.pth")
+    fused = load_model(spec, folder / "key.pth").state_dict()["blocks.1.attn.qkv.bias"]
     assert torch.equal(fused[spec.width : 2 * spec.width], key_bias)
 
 
 @pytest.mark.parametrize("layout", ["huggingface_4", "official", "mmaction"])
-def test_dropped_biases_are_refused(layout: str, cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_dropped_biases_are_refused(layout: str, cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     spec, reference = cut
     state = {n: v for n, v in STATES[layout](reference).items() if not n.endswith(("q_bias", "v_bias"))}
-    torch.save(clone(state), tmp_path / "lost.pth")
+    torch.save(clone(state), folder / "lost.pth")
     with pytest.raises(CheckpointError, match=r"missing are blocks\.0\.attn\.qkv\.bias.*query and value biases"):
-        load_model(spec, tmp_path / "lost.pth")
+        load_model(spec, folder / "lost.pth")
 
 
-def test_biases_zeroed_by_a_round_trip_are_refused(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_biases_zeroed_by_a_round_trip_are_refused(cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     """transformers 5.0 read published files into layers whose biases stayed zero; saved again, every name is there."""
     spec, reference = cut
     state = clone(dict(reference.state_dict()))
     for name in state:
         if name.endswith(("query.bias", "value.bias")):
             state[name].zero_()
-    torch.save(state, tmp_path / "zeroed.pth")
+    torch.save(state, folder / "zeroed.pth")
     with pytest.raises(CheckpointError, match=r"query and value biases are zero.*lost them"):
-        load_model(spec, tmp_path / "zeroed.pth")
+        load_model(spec, folder / "zeroed.pth")
 
 
-def test_lost_biases_would_fail_the_parity_above(cut: tuple[VideoMAESpec, Any], tmp_path: Path) -> None:
+def test_lost_biases_would_fail_the_parity_above(cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
     """The guard of the guard: with these weights, biases matter far beyond the tolerance."""
     spec, reference = cut
-    model = load_model(spec, write_safetensors("native")(reference, tmp_path))
+    model = load_model(spec, write_safetensors("native")(reference, folder))
     clips = torch.randn(
         1, 3, spec.num_frames, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(2)
     )
@@ -332,11 +340,11 @@ def test_lost_biases_would_fail_the_parity_above(cut: tuple[VideoMAESpec, Any], 
         assert (model(clips) - whole).abs().max() > 100 * TOLERANCE
 
 
-def test_small_has_six_heads_whatever_its_config_says(tmp_path: Path) -> None:
+def test_small_has_six_heads_whatever_its_config_says(folder: Path) -> None:
     spec = replace(VIDEOMAE_SPECS["videomae_small"], **CUT)
     reference = make_huggingface(spec, num_classes=3)
     reference.config.num_attention_heads = 16
-    path = write_folder("huggingface_4", "model.safetensors")(reference, tmp_path)
+    path = write_folder("huggingface_4", "model.safetensors")(reference, folder)
     assert load_model(spec, path).blocks[0].attn.num_heads == 6
     assert load_model(spec, path, num_heads=16).blocks[0].attn.num_heads == 16
 
@@ -346,11 +354,11 @@ def test_small_has_six_heads_whatever_its_config_says(tmp_path: Path) -> None:
     ("num_frames", 32, "num_frames=32"),
     ("image_size", 320, "image_size=320"),
 ])  # fmt: skip
-def test_config_that_contradicts_the_model_is_refused(key: str, value: int, match: str, tmp_path: Path) -> None:
+def test_config_that_contradicts_the_model_is_refused(key: str, value: int, match: str, folder: Path) -> None:
     spec = replace(VIDEOMAE_SPECS["videomae_base"], **CUT)
     reference = make_huggingface(spec, num_classes=3)
     setattr(reference.config, key, value)
-    path = write_folder("huggingface_5", "model.safetensors")(reference, tmp_path)
+    path = write_folder("huggingface_5", "model.safetensors")(reference, folder)
     with pytest.raises(CheckpointError, match=f"config.json says {key}.*{match}"):
         load_model(spec, path)
     given = {"num_heads" if key == "num_attention_heads" else key: value}
@@ -367,7 +375,7 @@ def full(
     folder = tmp_path_factory.mktemp(name)
     reference.save_pretrained(folder)
     yield name, reference, load_model(name, folder)
-    (folder / "model.safetensors").unlink()
+    shutil.rmtree(folder)
 
 
 def full_clip() -> Tensor:

@@ -135,6 +135,8 @@ def test_unknown_names_offer_the_nearest() -> None:
         create_model("videomae_bas")
     with pytest.raises(UnknownNameError, match="did you mean 'vit_base_patch16_224'"):
         create_model("timm/vit_base_patch16_223")
+    with pytest.raises(UnknownNameError, match="did you mean 'videomae_base'"):
+        load_model("videomae_bas", "no/such/file.pth")
 
 
 def test_timm_models_by_name(tmp_path: Any) -> None:
@@ -152,6 +154,8 @@ def test_timm_models_by_name(tmp_path: Any) -> None:
     assert loaded.checkpoint_source == str(tmp_path / "image.safetensors")
     with pytest.raises(CheckpointError, match=r"head.weight \[4, 64\] instead of \[1000, 64\]"):
         load_model("timm/test_vit", tmp_path / "image.safetensors")
+    with pytest.raises(ConfigError, match="settings of VideoMAE, not of 'timm/test_vit'"):
+        load_model("timm/test_vit", tmp_path / "image.safetensors", num_frames=8)
 
 
 class OtherVideoModel(nn.Module):

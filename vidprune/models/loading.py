@@ -75,12 +75,15 @@ def load_model(
     Raises:
         CheckpointError: a file that cannot be read, has another size or number of classes, lacks names or has more, or
             comes from pre-training.
+        ConfigError: settings that do not go together or that the model does not have.
         UnknownNameError: unknown model or layout.
     """
+    if isinstance(name, str) and name != "auto" and name not in VIDEOMAE_SPECS:
+        if layout != "auto" or any(value is not None for value in (num_heads, num_frames, image_size)):
+            raise ConfigError(f"layout, num_heads, num_frames and image_size are settings of VideoMAE, not of {name!r}")
+        return _load_other(name, checkpoint, num_classes)
     raw = read_tensors(checkpoint)
     try:
-        if isinstance(name, str) and name != "auto" and name not in VIDEOMAE_SPECS:
-            return _fill_other(create_model(name, num_classes), raw, source=str(checkpoint))
         state = translate(raw, layout)
         found = find_size(state)
         model_name = name if name is not None and name != "auto" else _name_by_size(found)
@@ -107,10 +110,15 @@ def _fill(spec: VideoMAESpec, num_classes: int, state: StateDict, source: str) -
     return model.eval()
 
 
-def _fill_other(model: nn.Module, state: StateDict, source: str) -> nn.Module:
-    check_names_and_shapes(state, model)
+def _load_other(name: str, checkpoint: str | Path, num_classes: int | None) -> nn.Module:
+    model: Any = create_model(name, num_classes)
+    state = read_tensors(checkpoint)
+    try:
+        check_names_and_shapes(state, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {checkpoint}: {error}") from None
     model.load_state_dict(state, strict=True)
-    model.checkpoint_source = source  # type: ignore[assignment]
+    model.checkpoint_source = str(checkpoint)
     return model
 
 
