@@ -44,7 +44,7 @@ def write(
 
 def one_line(text: str) -> str:
     """`text` as Pillow can draw it: file names may hold line breaks, and bytes that are no UTF-8."""
-    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def text_width(text: str, size: int) -> int:
