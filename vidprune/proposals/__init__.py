@@ -71,9 +71,8 @@ def create_proposal(
     from vidprune.proposals.base import Proposal
 
     if not isinstance(proposal, Proposal):
-        raise ConfigError(
-            f"proposal {name!r} made an object of type {type(proposal).__name__}, not a vidprune.proposals.base.Proposal"
-        )
+        made = type(proposal).__name__
+        raise ConfigError(f"proposal {name!r} made an object of type {made}, not a vidprune.proposals.base.Proposal")
     proposal.description = proposal.description or PROPOSALS.describe(name)
     proposal.eval()  # a factory of another package may have left its batch norms in training mode
     return proposal
