@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import CheckpointError
 from vidprune.proposals import create_proposal
+from vidprune.proposals.x3d_tiny import build_x3d_tiny
 
 ensure_torchvision()
 pytest.importorskip("pytorchvideo")
@@ -161,6 +162,15 @@ def test_every_difference_is_refused(
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 900
+
+
+@pytest.mark.parametrize("prefix", ["module.", "net.", "features.", "module.net."])
+def test_wrappers_around_the_network_are_seen_through(tmp_path: Path, prefix: str) -> None:
+    torch.manual_seed(0)
+    weights = with_own_norms(build_x3d_tiny(num_classes=5)).state_dict()
+    save_file({prefix + key: value for key, value in weights.items()}, tmp_path / "tiny.safetensors")
+    loaded = create_proposal("x3d_tiny", checkpoint=tmp_path / "tiny.safetensors").features.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
 def test_only_the_head_may_go_unread(tmp_path: Path, x3d_weights: Weights) -> None:

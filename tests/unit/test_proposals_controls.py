@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -244,13 +245,20 @@ def test_frame_difference_needs_two_frames_and_takes_any_grid() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CONTROLS)
-def test_the_device_does_not_change_the_choice(name: str) -> None:
+def test_the_device_neither_waits_nor_changes_the_choice(name: str) -> None:
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        (pytest.fail if os.environ.get("VIDPRUNE_REQUIRE_GPU") == "1" else pytest.skip)("no CUDA device")
     clip = make_clip(0, batch=3)
     proposal = create_proposal(name)
-    expected, found = top(proposal(clip, grid=GRID), 470), top(proposal(clip.cuda(), grid=GRID).cpu(), 470)
-    if name == "frame_difference":  # sums of floats: the last place may differ
-        assert (expected == found).mean() > 0.99
+    on_device = clip.cuda()
+    proposal(on_device, grid=GRID)  # the first call may set kernels up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        scores = proposal(on_device, grid=GRID)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected, found = top(proposal(clip, grid=GRID), 470), top(scores.cpu(), 470)
+    if name == "frame_difference":  # sums of floats: the last place may differ, and with it a tie
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(expected, found, strict=True)]) > 465
     else:
         assert np.array_equal(expected, found)

@@ -16,6 +16,9 @@ _CONTAINERS = ("model_state", "state_dict", "model")
 # What comes after the features, and nothing else, may be left unread.
 _AFTER_FEATURES = re.compile(r"blocks\.5\.(proj|pool\.post_conv|pool\.post_norm)\.|cls_head\.|data_preprocessor\.")
 
+# What wrappers put before the names: data-parallel training, our training script, a saved proposal.
+_WRAPPERS = ("module.", "net.", "features.")
+
 _SHORTCUT_NORM = "blocks.1.res_blocks.0.branch1_norm."
 
 
@@ -56,7 +59,8 @@ def _unwrap(content: dict[str, object], path: str | Path) -> dict[str, Tensor]:
 
 def _to_pytorchvideo(weights: dict[str, Tensor], path: str | Path) -> tuple[str, dict[str, Tensor]]:
     """The layout, and the weights under pytorchvideo's names; a key that no rule knows keeps its own, to be refused."""
-    weights = {key.removeprefix("features."): value for key, value in weights.items()}
+    for wrapper in _WRAPPERS:
+        weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
     if any(key.startswith("blocks.0.") for key in weights):
         return "pytorchvideo", weights
     stripped = {key.removeprefix("backbone."): value for key, value in weights.items()}
