@@ -1,8 +1,8 @@
-"""The torchvision guard: makes timm, pytorchvideo and transformers importable where torchvision's C++ extension cannot load.
+"""The torchvision guard: timm, pytorchvideo and transformers import even where torchvision's C++ extension cannot load.
 
 On a CPU-only torch, the registry's torchvision is linked against CUDA, so `import torchvision` fails with "operator
-torchvision::nms does not exist", and so do all packages above it. Declaring the two operators repairs the import; calling
-them still fails, and nothing here calls them.
+torchvision::nms does not exist", and so do all packages above it. Declaring the two operators repairs the import;
+calling them still fails, and nothing here calls them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def ensure_torchvision() -> str:
     """Call before the first import of timm, pytorchvideo, torchvision or transformers' vision models. Idempotent.
 
     Returns:
-        How torchvision was made usable: "imported" (already there), "native" (its extension loads), "declared" (operators
-        declared by us) or "absent" (not installed).
+        How torchvision was made usable: "imported" (already there), "native" (its extension loads), "declared"
+        (operators declared by us) or "absent" (not installed).
     """
     global _declared_ops
     if "torchvision" in sys.modules:

@@ -1,10 +1,10 @@
 """YAML or flags -> checked dataclasses -> objects. A config is readable alone: no inheritance, no interpolation.
 
-    model: {name: videomae_base, checkpoint: k400.pth}
-    method: {name: papr, keep_ratio: 0.45, proposal: x3d_s, proposal_checkpoint: x3d_s.pyth}
-    views: {protocol: videomae, num_segments: 5, num_crops: 3}
-    device: auto
-    dtype: float32
+model: {name: videomae_base, checkpoint: k400.pth}
+method: {name: papr, keep_ratio: 0.45, proposal: x3d_s, proposal_checkpoint: x3d_s.pyth}
+views: {protocol: videomae, num_segments: 5, num_crops: 3}
+device: auto
+dtype: float32
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RunConfig:
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read a YAML config. Raises `ConfigError` for a missing file, bad YAML, or an unknown key, with the nearest key."""
+    """Read a YAML config. Raises `ConfigError` for a missing file, bad YAML or an unknown key, with the nearest one."""
     import yaml
 
     try:
@@ -157,7 +157,9 @@ def resolve_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} is not usable here: {first_line}; allowed: auto, cpu, cuda, cuda:N") from None
+        raise ConfigError(
+            f"device {name!r} is not usable here: {first_line}; allowed: auto, cpu, cuda, cuda:N"
+        ) from None
     return name
 
 

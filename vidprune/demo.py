@@ -93,7 +93,9 @@ def load_clips(folder: Path | None = None) -> list[DemoClip]:
     try:
         labels = pd.read_csv(folder / "labels.csv")
         with np.load(folder / "masks.npz", allow_pickle=False) as masks:
-            return [DemoClip(folder / row.file, int(row.label), masks[Path(row.file).stem]) for row in labels.itertuples()]
+            return [
+                DemoClip(folder / row.file, int(row.label), masks[Path(row.file).stem]) for row in labels.itertuples()
+            ]
     except (OSError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder} is not a rendered demo set (labels.csv and masks.npz): {error}") from None
 
@@ -101,7 +103,7 @@ def load_clips(folder: Path | None = None) -> list[DemoClip]:
 def build_variants(
     methods: Sequence[str] = METHODS, keep_ratios: Sequence[float] = KEEP_RATIOS, *, seed: int = 0
 ) -> list[Variant]:
-    """Dense first, then every method at every keep ratio, all around one shared host. `seed` is the random control's."""
+    """Dense first, then every method at every keep ratio around one shared host. `seed` is the random control's."""
     host = build_model(RunConfig(model=ModelConfig(DEMO), device="cpu"))
     variants = [Variant("dense", 1.0, host)]
     for method in methods:
@@ -119,7 +121,9 @@ def demo_plan(num_segments: int = 5, num_crops: int = 3) -> ViewPlan:
     return plan_for(host, num_segments=num_segments, num_crops=num_crops)
 
 
-def evaluate_clips(clips: Iterable[DemoClip], variants: Sequence[Variant], plan: ViewPlan) -> Iterator[list[ClipResult]]:
+def evaluate_clips(
+    clips: Iterable[DemoClip], variants: Sequence[Variant], plan: ViewPlan
+) -> Iterator[list[ClipResult]]:
     """For each clip, one result per variant, timed in turn on the same views."""
     warm = False
     for clip in clips:
@@ -191,7 +195,12 @@ def _evaluate(variant: Variant, views: Tensor, actor: Tensor, label: int) -> Cli
         coverage = float(actor.gather(1, trace.kept_index).sum() / seen) if seen > 0 else float("nan")
     predicted = int(logits.float().softmax(dim=1).mean(dim=0).argmax())
     return ClipResult(
-        variant.method, variant.keep_ratio, predicted == label, coverage, seconds, _proposal_seconds(variant.model, views)
+        variant.method,
+        variant.keep_ratio,
+        predicted == label,
+        coverage,
+        seconds,
+        _proposal_seconds(variant.model, views),
     )
 
 
@@ -199,5 +208,5 @@ def _proposal_seconds(model: nn.Module, views: Tensor) -> float:
     if not isinstance(model, PrunedViT):
         return 0.0
     start = time.perf_counter()
-    model.steps[0].proposal(views, grid=model.token_grid)  # type: ignore[operator,union-attr]
+    model.steps[0].proposal(views, grid=model.token_grid)  # type: ignore[operator]
     return time.perf_counter() - start

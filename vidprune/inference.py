@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vidprune.errors import UnsupportedModelError
 from vidprune.labels import default_class_names
-from vidprune.pruning import PrunedViT, PruneTrace, token_grid
+from vidprune.models.videomae import VideoMAE
+from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
 from vidprune.types import VideoPrediction
 from vidprune.video import ViewPlan, cut_views, read_video
 
@@ -33,7 +35,7 @@ def predict_video(
         views_per_batch: how many views share a forward pass; None runs all at once. Bounds memory.
 
     Raises:
-        VideoDecodeError: if the file yields no frame. A damaged file yields what it has; the prediction counts the rest.
+        VideoDecodeError: if the file yields no frame. A damaged file yields what it has, and the prediction says so.
     """
     plan = views or plan_for(model)
     video = read_video(path, plan, backend=backend)
@@ -52,7 +54,7 @@ def predict_video(
         probs=view_logits.softmax(dim=1).mean(dim=0).cpu().numpy(),
         view_logits=view_logits.cpu().numpy(),
         kept_index=torch.cat(kept).cpu().numpy() if kept else None,
-        num_tokens=token_grid(model.host if isinstance(model, PrunedViT) else model).num_tokens,
+        num_tokens=token_grid(host_of(model)).num_tokens,
         num_errors=video.num_errors,
         num_filled=video.num_filled,
         class_names=class_names or default_class_names(view_logits.shape[1]),
@@ -67,13 +69,15 @@ def run_views(model: nn.Module, clips: Tensor) -> tuple[Tensor, PruneTrace | Non
 
 def plan_for(model: nn.Module, *, num_segments: int = 5, num_crops: int = 3, protocol: str = "videomae") -> ViewPlan:
     """The view plan that fits a model's input: its number of frames, and crops of its size."""
-    host = model.host if isinstance(model, PrunedViT) else model
-    embed = host.patch_embed
+    host = host_of(model)
+    if not isinstance(host, VideoMAE):
+        raise UnsupportedModelError(f"a view plan needs a model that takes clips, got {type(host).__name__}")
+    num_frames, side, _ = host.input_size
     return ViewPlan(
-        num_frames=embed.num_frames,
+        num_frames=num_frames,
         num_segments=num_segments,
         num_crops=num_crops,
-        short_side=embed.image_size,
-        crop_size=embed.image_size,
+        short_side=side,
+        crop_size=side,
         protocol=protocol,
     )

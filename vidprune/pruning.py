@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class PrunedViT(nn.Module):
     def num_kept(self) -> int:
         """Tokens per view that enter the blocks, without prefix tokens; known before anything runs."""
         count = self.token_grid.num_tokens
-        for step in self._steps():
+        for step in self.step_list():
             count = step.num_kept(count)
         return count
 
@@ -83,13 +84,14 @@ class PrunedViT(nn.Module):
         host = self.host
         tokens = host.norm_pre(host.patch_drop(host._pos_embed(host.patch_embed(pixels))))  # [B, P + N, D]
         state = TokenState(tokens, token_grid(host), host.num_prefix_tokens)
-        for step in self._steps():
+        for step in self.step_list():
             state = step(pixels, state)
         tokens = host.norm(host.blocks(state.tokens))  # [B, P + K, D]
         return host.forward_head(tokens), state
 
-    def _steps(self) -> list[Step]:
-        return list(self.steps)  # type: ignore[arg-type]
+    def step_list(self) -> list[Step]:
+        """The steps in the order in which they run."""
+        return cast(list[Step], list(self.steps))
 
 
 def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True) -> PrunedViT:
@@ -114,14 +116,25 @@ def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bo
         raise ConfigError(f"one method at a time is supported before the first block, got {len(methods)}")
     if isinstance(model, PrunedViT):
         raise UnsupportedModelError("this model is already pruned; prune its .host instead")
-    if not isinstance(model, VisionTransformer):
+    host = host_of(model)
+    if self_check:
+        _check_composition(host)
+    return PrunedViT(host, methods)
+
+
+def host_of(model: nn.Module) -> VisionTransformer:
+    """The timm `VisionTransformer` inside a pruned model, or the model itself.
+
+    Raises:
+        UnsupportedModelError: for a model that is neither.
+    """
+    host = model.host if isinstance(model, PrunedViT) else model
+    if not isinstance(host, VisionTransformer):
         raise UnsupportedModelError(
-            f"prune takes a timm VisionTransformer (VideoMAE included), got {type(model).__name__}; "
+            f"expected a timm VisionTransformer (VideoMAE included) or a pruned one, got {type(host).__name__}; "
             "create one with vidprune.create_model or timm.create_model"
         )
-    if self_check:
-        _check_composition(model)
-    return PrunedViT(model, methods)
+    return host
 
 
 def token_grid(host: VisionTransformer) -> TokenGrid:
@@ -153,8 +166,8 @@ def _check_composition(host: VisionTransformer) -> None:
     if not torch.equal(expected, composed):
         gap = (expected - composed).abs().max().item()
         raise UnsupportedModelError(
-            f"{type(host).__name__} does more in its forward than embed, blocks, norm and head: composed logits differ "
-            f"by {gap:.2g} with every token kept (timm {timm.__version__}, torch {torch.__version__}); it cannot be pruned"
+            f"{type(host).__name__} does more in its forward than embed, blocks, norm and head, so it cannot be pruned: "
+            f"logits differ by {gap:.2g} with all tokens kept (timm {timm.__version__}, torch {torch.__version__})"
         )
 
 

@@ -1,4 +1,4 @@
-"""One name -> one lazily imported object. Third parties add names through entry points, without touching this package."""
+"""One name -> one lazily imported object. Third parties add names through entry points, without a change here."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from vidprune.errors import ConfigError
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Token grid of one view: `t` tubelets in time, `h` x `w` in space, flattened in (t, h, w) order. Images have t = 1."""
+    """Token grid of one view: t tubelets in time, h x w in space, flattened in (t, h, w) order. Images have t = 1."""
 
     t: int
     h: int
@@ -61,7 +61,7 @@ class VideoFrames:
             raise ConfigError(f"frames must be uint8 [F, H, W, 3], got {self.frames.dtype} {self.frames.shape}")
         if len(self.frame_numbers) != len(self.frames) or len(self.filled) != len(self.frames):
             raise ConfigError(
-                f"{len(self.frames)} frames with {len(self.frame_numbers)} frame numbers and {len(self.filled)} fill flags"
+                f"{len(self.frames)} frames with {len(self.frame_numbers)} numbers and {len(self.filled)} fill flags"
             )
 
 

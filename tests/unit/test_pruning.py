@@ -54,7 +54,7 @@ class NeverAsked(MeanBrightness):
 
 
 def randomised(host: VisionTransformer) -> VisionTransformer:
-    """Fan-in scaled weights and non-zero vectors: timm's tiny initial values would hide mistakes below any tolerance."""
+    """Fan-in scaled weights and non-zero vectors: timm's tiny initial values would hide mistakes below a tolerance."""
     torch.manual_seed(0)
     for parameter in host.parameters():
         if parameter.ndim > 1 and parameter.shape[0] > 1:
@@ -90,7 +90,7 @@ def test_keep_everything_equals_the_host_bit_for_bit_and_runs_no_proposal(name: 
 
 @pytest.mark.parametrize("name", [*HOSTS, "VideoMAE"])
 def test_gathered_equals_masked_attention_over_all_tokens(name: str) -> None:
-    """Running the kept tokens alone equals running all tokens with only the kept ones as keys, read at the kept places."""
+    """Running the kept tokens alone equals running all tokens with only the kept ones as keys, read at those places."""
     host = every_host()[name]
     pixels = torch.randn(3, *input_shape(host)[1:])
     pruned = prune(host, PaPr(keep_ratio=0.4, proposal=MeanBrightness()))
@@ -181,7 +181,9 @@ def test_half_precision_stays_close_and_finite(dtype: torch.dtype) -> None:
         full, kept = pruned.forward_with_trace(pixels)
         half, kept_half = copy.deepcopy(pruned).to(dtype).forward_with_trace(pixels.to(dtype))
     assert half.isfinite().all()
-    overlap = [len(set(a.tolist()) & set(b.tolist())) for a, b in zip(kept.kept_index, kept_half.kept_index, strict=True)]
+    overlap = [
+        len(set(a.tolist()) & set(b.tolist())) for a, b in zip(kept.kept_index, kept_half.kept_index, strict=True)
+    ]
     assert min(overlap) >= 30, "of 32 kept tokens, rounding may exchange only near-ties"
     assert torch.allclose(full, half.float(), atol=0.1)
 

@@ -132,7 +132,7 @@ def test_a_planted_hot_cell_keeps_its_own_tokens() -> None:
     proposal_map[0, 2, 5, 1] = 1.0
     grid = TokenGrid(8, 14, 14)
     scores = map_to_scores(proposal_map, grid)
-    # With aligned corners, cell 5 of 7 sits at 5 * 13 / 6 = 10.8 of 14, cell 1 at 2.2, and slot 2 of 4 at 2 * 7 / 3 = 4.7.
+    # With aligned corners, cell 5 of 7 is at 5 * 13 / 6 = 10.8 of 14, cell 1 at 2.2; slot 2 of 4 at 2 * 7 / 3 = 4.7.
     assert np.unravel_index(top_k_index(scores, 1).item(), grid.shape) == (5, 11, 2)
     t, h, w = np.unravel_index(top_k_index(scores, 8)[0].numpy(), grid.shape)
     assert (abs(t - 4.67) < 7 / 3).all(), "within one proposal cell"

@@ -21,7 +21,7 @@ def demo(
     num_pictures: Annotated[int, typer.Option(min=0, help="Clips to draw.")] = 3,
     as_json: opt.Json = False,
 ) -> None:
-    """Compare dense, PaPr, random and frame difference on shipped held-out clips, 5x3 views each, and draw what is kept.
+    """Compare dense, PaPr, random and frame difference on shipped held-out clips, 5x3 views each; draw what is kept.
 
     The clips show a handwritten digit that acts (its digit and motion are the class) among drifting digits under a
     moving camera; the models were trained on renders of other digits. No download, no GPU, under three minutes.

@@ -68,15 +68,21 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
     from vidprune.cli.screen import console
 
-    table = Table(title=f"GFLOPs per view (multiply-accumulates, {rows[0]['convention']})", title_justify="left")
-    for header in ("model", "method", "z", "tokens", "dense", "ViT", "proposal", "total", "reduction"):
-        table.add_column(header, justify="left" if header in ("model", "method") else "right")
+    first = rows[0]
+    method = f"{first['name']} by {first['proposal']}" if first.get("proposal") else first["name"]
+    if first.get("input_treatment"):
+        method += f" ({first['input_treatment']} input)"
+    table = Table(
+        title=f"{first['model']}, {method}: GFLOPs per view (multiply-accumulates, {first['convention']})",
+        title_justify="left",
+    )
+    for header in ("z", "tokens", "of", "dense", "ViT", "proposal", "total", "reduction"):
+        table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["model"],
-            row["name"] + (f" by {row['proposal']}" if row.get("proposal") else ""),
             f"{row['keep_ratio']:g}" if "keep_ratio" in row else "-",
-            f"{row['num_kept']} of {row['num_tokens']}",
+            str(row["num_kept"]),
+            str(row["num_tokens"]),
             *(f"{row[key]:.2f}" for key in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "total_gmacs")),
             f"{row['reduction']:.2f}x",
         )

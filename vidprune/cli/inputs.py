@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vidprune.errors import ConfigError
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .mkv .avi .mov .webm .m4v .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .gif .y4m".split()
-)
+VIDEO_SUFFIXES = {
+    *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts"),
+    *(".mts", ".wmv", ".flv", ".3gp", ".ogv", ".gif", ".y4m"),
+}
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
@@ -25,7 +26,9 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
     for text in inputs:
         files += _expand(text)
     if not files:
-        raise ConfigError("no input given: name a video file, a folder, a pattern such as 'clips/*.mp4', or - for a list")
+        raise ConfigError(
+            "no input given: name a video file, a folder, a pattern such as 'clips/*.mp4', or - for a list"
+        )
     return list(dict.fromkeys(files))
 
 

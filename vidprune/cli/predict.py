@@ -74,11 +74,12 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
     from vidprune.config import build_model, build_views
     from vidprune.inference import predict_video
     from vidprune.labels import class_names as read_class_names
+    from vidprune.pruning import host_of
 
     files = expand_inputs(inputs)
     module = build_model(run)
     plan = build_views(run, module)
-    names = read_class_names(run.class_names, module.num_classes) if run.class_names else None
+    names = read_class_names(run.class_names, host_of(module).num_classes) if run.class_names else None
     facts = {"model": run.model.name} | describe_run(module, plan)
     if not as_json:
         console().print(run_line(facts, run.model.name), style="dim", soft_wrap=True)
@@ -131,7 +132,9 @@ def _open_sink(out: Path | None) -> IO[str] | None:
     try:
         return out.open("w", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}; name a file in an existing, writable folder") from None
+        raise ConfigError(
+            f"cannot write {out}: {error.strerror}; name a file in an existing, writable folder"
+        ) from None
 
 
 def _emit(row: dict[str, Any], sink: IO[str] | None, as_json: bool) -> None:
@@ -143,4 +146,6 @@ def _emit(row: dict[str, Any], sink: IO[str] | None, as_json: bool) -> None:
             sink.write(line + "\n")
             sink.flush()  # what is computed is kept, whatever happens to the next file
         except OSError as error:
-            raise ConfigError(f"cannot write {sink.name}: {error.strerror}; rows before this one are complete") from None
+            raise ConfigError(
+                f"cannot write {sink.name}: {error.strerror}; rows before this one are complete"
+            ) from None

@@ -30,7 +30,14 @@ def warn(message: str) -> None:
 @contextmanager
 def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
     """Iterate over `items` with a progress bar on stderr; silent where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     err = Console(stderr=True)
@@ -41,9 +48,9 @@ def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
 
 def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
     """What runs, for screens and JSON alike; random weights are said to be random."""
-    from vidprune.pruning import PrunedViT, token_grid
+    from vidprune.pruning import PrunedViT, host_of, token_grid
 
-    host = model.host if isinstance(model, PrunedViT) else model
+    host = host_of(model)
     facts: dict[str, Any] = {
         "model_weights": getattr(host, "checkpoint_source", None) or "random weights",
         "method": "dense",
@@ -54,7 +61,11 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
     }
     if isinstance(model, PrunedViT):
         method = model.methods[0]
-        facts |= {"method": method.name, "keep_ratio": getattr(method, "keep_ratio", None), "num_kept": model.num_kept()}
+        facts |= {
+            "method": method.name,
+            "keep_ratio": getattr(method, "keep_ratio", None),
+            "num_kept": model.num_kept(),
+        }
         proposal = getattr(model.steps[0], "proposal", None)
         if proposal is not None:
             facts |= {"proposal": proposal.name, "proposal_weights": proposal.checkpoint_source or "random weights"}

@@ -34,7 +34,7 @@ def visualize(
     config: opt.Config = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Write, for each video, a contact sheet (PNG) and an overlay video (MP4) of the kept tubelets and the proposal map.
+    """Write a contact sheet (PNG) and an overlay video (MP4) of the kept tubelets and the proposal map of each video.
 
     Files that cannot be read are reported and the others still come out; the exit code is then 2.
     """
@@ -64,12 +64,13 @@ def _visualize_all(inputs: list[str], run: RunConfig, out: Path, as_json: bool) 
     from vidprune.cli.screen import console, describe_run, progress, run_line, warn
     from vidprune.config import build_model, build_views
     from vidprune.labels import class_names as read_class_names
+    from vidprune.pruning import host_of
     from vidprune.visualization.of_video import picture_video
 
     files = expand_inputs(inputs)
     module = build_model(run)
     plan = build_views(run, module)
-    names = read_class_names(run.class_names, module.num_classes) if run.class_names else None
+    names = read_class_names(run.class_names, host_of(module).num_classes) if run.class_names else None
     if not as_json:
         console().print(run_line(describe_run(module, plan), run.model.name), style="dim", soft_wrap=True)
     stems = _unique_stems(files)

@@ -1,25 +1,23 @@
 """Analytic cost of a ViT on given token counts, without running it.
 
-GFLOPs here are giga multiply-accumulates per view, as the papers count them, the proposal stated apart. Counters that run
-the model miss fused attention silently (fvcore and torch's own on CPU), so counting is done from the shapes.
+GFLOPs here are giga multiply-accumulates per view, as the papers count them, the proposal stated apart. Counters that
+run the model miss fused attention silently (fvcore and torch's own on CPU), so counting is done from the shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
 from vidprune.compat import ensure_torchvision
-from vidprune.errors import ConfigError, UnsupportedModelError
-from vidprune.pruning import PrunedViT, input_shape, token_grid
+from vidprune.errors import ConfigError
+from vidprune.pruning import PrunedViT, host_of, input_shape, token_grid
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402  (the guard above must come first)
 
-Convention = Literal["matmul", "fvcore"]
 _GIGA = 1e9
 
 
@@ -53,7 +51,7 @@ class FlopsReport:
         return self.dense_gmacs / self.total_gmacs
 
 
-def flops(model: nn.Module, *, convention: Convention = "matmul") -> FlopsReport:
+def flops(model: nn.Module, *, convention: str = "matmul") -> FlopsReport:
     """Cost per view of a timm `VisionTransformer` or a pruned one. Runs nothing, so a model on the meta device will do.
 
     Raises:
@@ -61,9 +59,7 @@ def flops(model: nn.Module, *, convention: Convention = "matmul") -> FlopsReport
     """
     if convention not in ("matmul", "fvcore"):
         raise ConfigError(f"convention must be 'matmul' or 'fvcore', got {convention!r}")
-    host = model.host if isinstance(model, PrunedViT) else model
-    if not isinstance(host, VisionTransformer):
-        raise UnsupportedModelError(f"flops counts timm VisionTransformers and pruned ones, got {type(model).__name__}")
+    host = host_of(model)
     num_tokens = token_grid(host).num_tokens + int(host.num_prefix_tokens)
     dense_counts = (num_tokens,) * len(host.blocks)
     dense = _vit_macs(host, dense_counts, convention)
@@ -72,13 +68,13 @@ def flops(model: nn.Module, *, convention: Convention = "matmul") -> FlopsReport
     counts = model.token_counts()
     shape = input_shape(host)
     clip_shape = (shape[2], shape[3], shape[4]) if len(shape) == 5 else (1, shape[2], shape[3])
-    proposal = sum(step.gmacs(clip_shape) for step in model.steps)
+    proposal = sum(step.gmacs(clip_shape) for step in model.step_list())
     return FlopsReport(
         dense / _GIGA, _vit_macs(host, counts, convention) / _GIGA, proposal, num_tokens, counts, convention
     )
 
 
-def _vit_macs(host: VisionTransformer, token_counts: Sequence[int], convention: Convention) -> float:
+def _vit_macs(host: VisionTransformer, token_counts: Sequence[int], convention: str) -> float:
     """MACs of embedding, blocks and head, the blocks running on `token_counts` tokens each."""
     width = int(host.embed_dim)
     embed = host.patch_embed.proj  # every token is embedded: pruning comes after

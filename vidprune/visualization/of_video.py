@@ -11,7 +11,7 @@ from torch import nn
 
 from vidprune.inference import run_views
 from vidprune.labels import default_class_names
-from vidprune.pruning import PrunedViT, token_grid
+from vidprune.pruning import PrunedViT, host_of, token_grid
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views, read_video
 from vidprune.visualization.output import save_picture
@@ -56,7 +56,7 @@ def picture_video(
     probs = logits.float().softmax(dim=1).mean(dim=0).cpu()
     best = int(probs.argmax())
 
-    host = model.host if isinstance(model, PrunedViT) else model
+    host = host_of(model)
     views = []
     for segment in range(plan.num_segments):
         kept, proposal_map = np.ones(token_grid(host).shape, dtype=bool), None
