@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vidprune.config import DEMO, ModelConfig, RunConfig, build_method, build_model, demo_file
 from vidprune.errors import ConfigError
 from vidprune.evaluation.metrics import wilson_interval
-from vidprune.inference import plan_for, run_views
+from vidprune.inference import run_views
 from vidprune.profiling.flops import flops
 from vidprune.pruning import PrunedViT, prune, token_grid
 from vidprune.video import ViewPlan, cut_views, read_video
@@ -113,12 +113,6 @@ def build_variants(
             assert config is not None  # "dense" is not among the methods
             variants.append(Variant(method, keep_ratio, prune(host, config).eval()))
     return variants
-
-
-def demo_plan(num_segments: int = 5, num_crops: int = 3) -> ViewPlan:
-    """The view plan of the demo model."""
-    host = build_model(RunConfig(model=ModelConfig(DEMO), device="cpu"))
-    return plan_for(host, num_segments=num_segments, num_crops=num_crops)
 
 
 def evaluate_clips(

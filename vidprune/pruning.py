@@ -166,8 +166,8 @@ def _check_composition(host: VisionTransformer) -> None:
     if not torch.equal(expected, composed):
         gap = (expected - composed).abs().max().item()
         raise UnsupportedModelError(
-            f"{type(host).__name__} does more in its forward than embed, blocks, norm and head, so it cannot be pruned: "
-            f"logits differ by {gap:.2g} with all tokens kept (timm {timm.__version__}, torch {torch.__version__})"
+            f"{type(host).__name__} does more in its forward than embed, blocks, norm and head, so it cannot be "
+            f"pruned: logits differ by {gap:.2g}, all tokens kept (timm {timm.__version__}, torch {torch.__version__})"
         )
 
 

@@ -27,10 +27,12 @@ def demo(
     moving camera; the models were trained on renders of other digits. No download, no GPU, under three minutes.
     """
     from vidprune.cli.screen import console, progress
-    from vidprune.demo import build_variants, demo_plan, evaluate_clips, load_clips, summarise
+    from vidprune.demo import build_variants, evaluate_clips, load_clips, summarise
+    from vidprune.inference import plan_for
 
     clips = load_clips()[:num_clips]
-    plan, variants = demo_plan(), build_variants()
+    variants = build_variants()
+    plan = plan_for(variants[0].model)
     with progress(clips, "evaluating") as bar:
         results = list(evaluate_clips(bar, variants, plan))
     rows = summarise(results, variants, plan.num_views)
