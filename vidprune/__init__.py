@@ -27,6 +27,7 @@ _PUBLIC = {
     "read_frames": "vidprune.video",
     "read_video": "vidprune.video",
     "class_names": "vidprune.labels",
+    "demo_file": "vidprune.config",
     "TokenGrid": "vidprune.types",
     "VideoFrames": "vidprune.types",
     "VideoPrediction": "vidprune.types",
@@ -34,6 +35,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that __getattr__ resolves
+    from vidprune.config import demo_file as demo_file
     from vidprune.errors import VidpruneError as VidpruneError
     from vidprune.inference import predict_video as predict_video
     from vidprune.labels import class_names as class_names

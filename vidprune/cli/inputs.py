@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from vidprune.config import DEMO, demo_file
 from vidprune.errors import ConfigError
 
 VIDEO_SUFFIXES = {
@@ -16,8 +17,8 @@ VIDEO_SUFFIXES = {
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
-    """Files named by `inputs`: each a file, a folder (searched for videos, recursively), a pattern, or "-" for paths on
-    standard input, one a line.
+    """Files named by `inputs`: each a file, a folder (searched for videos, recursively), a pattern, "-" for paths on
+    standard input, one a line, or "demo" and "demo:N" for the shipped clips or one of them.
 
     A named file is taken as it is, even where it does not exist: the reader says what is wrong with it, and the others
     still come out. A folder or a pattern that names nothing is an error at once. Duplicates are dropped, order is kept.
@@ -36,6 +37,8 @@ def _expand(text: str) -> list[Path]:
     if text == "-":
         return [Path(line) for line in (raw.strip() for raw in sys.stdin) if line]
     path = Path(text)
+    if not path.exists() and (text == DEMO or text.startswith(f"{DEMO}:")):
+        return _demo_clips(text)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
         if not found:
@@ -47,3 +50,13 @@ def _expand(text: str) -> list[Path]:
             raise ConfigError(f"pattern {text!r} matches no file")
         return [match for match in matches if match.is_file()]
     return [path]
+
+
+def _demo_clips(text: str) -> list[Path]:
+    clips = sorted(demo_file("clips").glob("*.mp4"))
+    if text == DEMO:
+        return clips
+    number = text.partition(":")[2]
+    if not number.isdecimal() or int(number) >= len(clips):
+        raise ConfigError(f"{text!r} names no shipped clip; allowed: demo, or demo:0 to demo:{len(clips) - 1}")
+    return [clips[int(number)]]
