@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +93,21 @@ def test_a_packet_that_silently_gives_no_frame_makes_the_frames_be_counted(
 def test_two_codec_threads_give_the_same_frames(clip: Path) -> None:
     one, two = (read_frames(clip, range(2, 60, 4), num_threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one.frames, two.frames)
+
+
+def test_counters_start_anew_with_every_read(clip: Path) -> None:
+    stats = DecodeStats()
+    for _ in range(2):
+        read_frames(clip, [0], stats=stats)
+    assert (stats.converted, stats.passes) == (1, 1)
+
+
+def test_importing_the_package_loads_no_decoder() -> None:
+    code = (
+        "import sys, vidprune.video; print(sorted({'av', 'cv2', 'decord', 'torch', 'torchcodec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # ---- requests

@@ -32,7 +32,7 @@ def whole_number(name: str, value: Any, minimum: int = 1) -> int:
 
 @dataclass
 class DecodeStats:
-    """Work counters of one read, filled in by the PyAV backend; pass one to `read_frames` to see them.
+    """Work counters of one read, set by the PyAV backend; pass one to `read_frames` to see them.
 
     Attributes:
         packets: compressed packets of the video stream.

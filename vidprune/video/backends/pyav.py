@@ -5,8 +5,9 @@ frames never are. The packets' presentation times, sorted, number the frames, so
 decoding:
 
 - Matched by pts: packets of unwanted frames are decoded with `skip_frame = NONREF`, which makes the decoder drop those
-  that no other frame refers to (most B frames). This changes no pixel of the wanted ones and saves a fifth to a third
-  of the time. Only wanted frames are converted.
+  that no other frame refers to (most B frames). This changes no pixel of the wanted ones and saves 14 to 29 % of the
+  CPU time on real H.264 clips (results/decode.csv; nothing where there are no B frames). Only wanted frames are
+  converted.
 - Matched by count: where pts are missing or repeat, or where packets and frames do not pair up one to one (checked on
   the first frames), every frame is decoded and counted, as a plain sequential decode would.
 """
@@ -21,7 +22,6 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from vidprune.errors import VideoDecodeError
 from vidprune.types import VideoFrames
@@ -94,8 +94,8 @@ class _Reader:
         self.context.thread_count = self.request.num_threads
         if self.request.num_threads > 1:
             self.context.thread_type = "FRAME"
-        self.reformatter = VideoReformatter()
-        self.request.stats.packets = len(self.packets)
+        stats = self.request.stats
+        stats.packets, stats.decoded, stats.converted, stats.passes = len(self.packets), 0, 0, 0
 
     def by_pts(self) -> tuple[FrameBuffer, int] | None:
         """Decode selectively and match by pts. None if pts cannot name the frames; else buffer and frame count."""
@@ -122,8 +122,8 @@ class _Reader:
 
     def by_count(self) -> tuple[FrameBuffer, int]:
         """Decode every frame and match by its place in the output order. Returns the buffer and the frame count."""
-        total = sum(not p.is_discard for p in self.packets)  # nearly always right, so that one pass will do
-        while True:
+        total = sum(not p.is_discard for p in self.packets)
+        for _ in range(2):  # the packets' number is nearly always right; where it is not, the second pass knows better
             wanted = self.request.choose(max(total, 1))
             rows = {int(number): row for row, number in enumerate(wanted)}
             buffer = FrameBuffer(wanted, self.request)
@@ -169,11 +169,7 @@ class _Reader:
     def _convert(self, frame: Any) -> np.ndarray:
         """A frame as upright RGB, uint8 [h, w, 3]."""
         self.request.stats.converted += 1
-        rgb = self.reformatter.reformat(frame, format="rgb24", threads=1)
-        plane = rgb.planes[0]
-        # A view into FFmpeg's own memory, whose lines are padded: a copy would cost as much as the resize.
-        lines = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[: rgb.height]
-        image = lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+        image = frame.to_ndarray(format="rgb24", threads=1)  # more threads cost CPU time, and videos are independent
         quarter_turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
