@@ -4,9 +4,9 @@ One ACTOR digit performs a cyclic motion relative to the world; the label is (di
 digits, drawn from the same images, sizes and colours, drift in a straight line. The camera pans and shakes, which moves
 everything. So neither brightness, nor local variance, nor frame difference finds the actor: the kind of motion does.
 
-Digits are scikit-learn's `load_digits` (8x8, real handwriting), split into train, val and heldout by a fixed permutation.
-Scene `index` of a split under a seed is a pure function of (seed, split, index), so any clip can be rendered again at any
-frames and any crop without rendering the rest.
+Digits are scikit-learn's `load_digits` (8x8, real handwriting), split into train, val and heldout by a fixed
+permutation. Scene `index` of a split under a seed is a pure function of (seed, split, index), so any clip can be
+rendered again at any frames and any crop without rendering the rest.
 
     python tools/render_digits.py --split heldout --num-clips 100 --seed 0 --out DIR
 """
@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
 HEIGHT, WIDTH, NUM_FRAMES, FPS = 112, 150, 64, 30
-DIGITS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+DIGITS = (0, 2, 3, 4, 6, 7)  # ascending; those that stay apart when they rock and change size
 MOTIONS = ("swings", "bobs", "rocks", "pulses")  # sideways, up and down, turning to and fro, in size
 CLASS_NAMES = tuple(f"{digit} {motion}" for digit in DIGITS for motion in MOTIONS)
 NUM_CLASSES = len(CLASS_NAMES)
@@ -35,6 +36,8 @@ SPLIT_SEED = 2024  # of the permutation that cuts scikit-learn's 1797 images
 HELDOUT_IMAGES, VAL_IMAGES = 450, 150
 SPRITE = 60  # side of a digit image after the smooth upscale of the padded 10x10 original
 SPRITE_INK = 48  # side of the 8x8 ink area inside it
+CRF = 20
+MASK_SCALE = 4  # masks are kept at a quarter of the resolution
 MARGIN = 24  # texture beyond the frame on every side, for the camera to move into
 
 
@@ -100,7 +103,7 @@ class Scene:
 
 
 @lru_cache(maxsize=1)
-def _digit_sprites() -> tuple[np.ndarray, np.ndarray]:
+def digit_sprites() -> tuple[np.ndarray, np.ndarray]:
     """All 1797 digits as float32 opacities [1797, SPRITE, SPRITE], and their int64 labels [1797]."""
     data = load_digits()
     padded = np.pad(data.images.astype(np.float32) / 16.0, ((0, 0), (1, 1), (1, 1)))
@@ -126,7 +129,7 @@ def digit_indices(split: str) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _images_of(split: str, digit: int) -> np.ndarray:
     indices = digit_indices(split)
-    return indices[_digit_sprites()[1][indices] == digit]
+    return indices[digit_sprites()[1][indices] == digit]
 
 
 def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
@@ -139,7 +142,7 @@ def make_scene(split: str, seed: int, index: int, label: int | None = None, diff
 
     Args:
         label: the class; None gives `index % NUM_CLASSES`, so that any run of NUM_CLASSES clips is balanced.
-        difficulty: 0 (no distractors, faint background, still camera) to 1 (the task itself), for a training curriculum.
+        difficulty: 0 (no distractors, faint background, still camera) to 1 (the task itself), for a curriculum.
     """
     rng = scene_rng(split, seed, index)
     label = index % NUM_CLASSES if label is None else label
@@ -185,24 +188,20 @@ def _make_actor(rng: np.random.Generator, split: str, digit: int, motion: str) -
 
 def _make_distractor(rng: np.random.Generator, split: str, actor: Actor) -> Actor:
     """A digit that drifts through the picture, on the path of a few tries that stays farthest from the actor."""
-    times = np.linspace(0, NUM_FRAMES, 9)
-    best, best_gap = None, -1.0
-    for _ in range(6):
-        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.4)
-        velocity = (speed * math.cos(angle), speed * math.sin(angle))
-        # Placed by where it is in mid clip, so that it is seen during most of it.
-        x = rng.uniform(10, WIDTH - 10) - velocity[0] * NUM_FRAMES / 2
-        y = rng.uniform(10, HEIGHT - 10) - velocity[1] * NUM_FRAMES / 2
-        gap = float(np.hypot(x + velocity[0] * times - actor.anchor[0], y + velocity[1] * times - actor.anchor[1]).min())
-        if gap > best_gap:
-            best, best_gap = ((x, y), velocity), gap
-    assert best is not None
+    tries = 6
+    angle, speed = rng.uniform(0, 2 * np.pi, tries), rng.uniform(0.5, 1.4, tries)
+    velocity_x, velocity_y = speed * np.cos(angle), speed * np.sin(angle)
+    # Placed by where it is in mid clip, so that it is seen during most of it.
+    x = rng.uniform(10, WIDTH - 10, tries) - velocity_x * NUM_FRAMES / 2
+    y = rng.uniform(10, HEIGHT - 10, tries) - velocity_y * NUM_FRAMES / 2
+    times = np.linspace(0, NUM_FRAMES, 9)[:, None]
+    gaps = np.hypot(x + velocity_x * times - actor.anchor[0], y + velocity_y * times - actor.anchor[1]).min(axis=0)
+    best = int(gaps.argmax())
     digit = DIGITS[rng.integers(len(DIGITS))]
-    start, velocity = best
     return Actor(
         **_look(rng, split, digit),
-        anchor=start,
-        velocity=velocity,
+        anchor=(float(x[best]), float(y[best])),
+        velocity=(float(velocity_x[best]), float(velocity_y[best])),
         motion=None,
         amplitude=0.0,
         period=1.0,
@@ -215,7 +214,7 @@ def _look(rng: np.random.Generator, split: str, digit: int) -> dict:
     images = _images_of(split, digit)
     color = rng.uniform(150, 255, 3)
     return {
-        "alpha": _digit_sprites()[0][images[rng.integers(len(images))]],
+        "alpha": digit_sprites()[0][images[rng.integers(len(images))]],
         "color": color.astype(np.uint8),
         "size": rng.uniform(28, 34),
         "tilt": rng.uniform(-0.15, 0.15),
@@ -237,7 +236,12 @@ def _make_background(rng: np.random.Generator, contrast: float) -> np.ndarray:
 
 
 def render(
-    scene: Scene, frame_numbers: np.ndarray | range, top: int = 0, left: int = 0, height: int = HEIGHT, width: int = WIDTH
+    scene: Scene,
+    frame_numbers: np.ndarray | range,
+    top: int = 0,
+    left: int = 0,
+    height: int = HEIGHT,
+    width: int = WIDTH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws `frame_numbers` of a scene inside one crop.
 
@@ -280,3 +284,57 @@ def _draw(frame: np.ndarray, mask: np.ndarray | None, sprite: Actor, t: float, d
     frame[y0:y1, x0:x1] = cv2.blendLinear(region, ink, 1.0 - alpha, alpha)
     if mask is not None:
         mask[y0:y1, x0:x1] = (alpha * 255).astype(np.uint8)
+
+
+def quarter_masks(masks: np.ndarray) -> np.ndarray:
+    """Mean opacity over blocks of MASK_SCALE x MASK_SCALE pixels: uint8 [T, H, W] -> [T, ceil(H / 4), ceil(W / 4)]."""
+    num_frames, height, width = masks.shape
+    padded = np.pad(masks, ((0, 0), (0, -height % MASK_SCALE), (0, -width % MASK_SCALE))).astype(np.float32)
+    rows, columns = padded.shape[1] // MASK_SCALE, padded.shape[2] // MASK_SCALE
+    blocks = padded.reshape(num_frames, rows, MASK_SCALE, columns, MASK_SCALE)
+    return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+
+
+def write_video(path: Path, frames: np.ndarray, crf: int) -> None:
+    """Writes uint8 RGB frames [T, H, W, 3] as H.264 (libx264, yuv420p, B-frames) in MP4."""
+    with av.open(str(path), "w") as container:
+        # One thread, because x264's rate control depends on how many there are.
+        options = {"crf": str(crf), "preset": "slow", "threads": "1"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_set(out: Path, split: str, num_clips: int, seed: int, crf: int) -> None:
+    """Writes clips 0 to `num_clips` of a split with labels.csv, classes.txt and masks.npz (quarter resolution)."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows, masks = [], {}
+    for index in range(num_clips):
+        scene = make_scene(split, seed, index)
+        frames, opacity = render(scene, range(NUM_FRAMES))
+        name = f"{index:04d}_{scene.digit}_{scene.motion}"
+        write_video(out / f"{name}.mp4", frames, crf)
+        rows.append((f"{name}.mp4", scene.label, scene.digit, scene.motion))
+        masks[name] = quarter_masks(opacity)
+    with (out / "labels.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file", "label", "digit", "motion"), *rows])
+    (out / "classes.txt").write_text("".join(f"{name}\n" for name in CLASS_NAMES))
+    np.savez_compressed(out / "masks.npz", **masks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=SPLITS, default="heldout")
+    parser.add_argument("--num-clips", type=int, default=4 * NUM_CLASSES, help="balanced over classes if a multiple")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--crf", type=int, default=CRF, help="x264's constant rate factor")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    write_set(args.out, args.split, args.num_clips, args.seed, args.crf)
+
+
+if __name__ == "__main__":
+    main()

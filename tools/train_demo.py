@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from digit_images import digit_images
 from render_digits import DIGITS, HEIGHT, MOTIONS, NUM_FRAMES, SPLITS, WIDTH, make_scene, render
 from torch import Tensor, nn
 
@@ -31,27 +32,51 @@ FRAME_STRIDE = 4
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1, 1)
 NUM_FACTORS = len(DIGITS) + len(MOTIONS)
-ZOOM_UNTIL = 0.45  # share of training on small windows around the actor, before whole crops
-ZOOM_PATCHES = 4  # side of such a window, in patches
-FULL_DIFFICULTY_AT = 0.6  # share of training after which the scenes are the task itself
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimisation settings of one model."""
+    """Optimisation settings of one model, and how many samples it sees in each stage before the whole crops."""
 
+    image_samples: int  # single tubelets of one digit, for the digit alone
+    zoom_clips: int  # windows around the actor
+    ramp_clips: int  # whole crops of easier scenes
     batch_size: int
     learning_rate: float
-    weight_decay: float
-    warmup_steps: int = 300
-    ema_decay: float = 0.999
-    final_decay: float = 0.3  # share of training, at its end, over which the learning rate falls to zero
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    decay_clips: int = 24_000  # at the end of training, over which the learning rate falls to zero
 
 
 RECIPES = {
-    "videomae": Recipe(batch_size=32, learning_rate=1e-3, weight_decay=0.05),
-    "x3d": Recipe(batch_size=32, learning_rate=3e-3, weight_decay=0.05),
+    "videomae": Recipe(image_samples=144_000, zoom_clips=24_000, ramp_clips=16_000, batch_size=16, learning_rate=1e-3),
+    "x3d": Recipe(image_samples=0, zoom_clips=42_000, ramp_clips=16_000, batch_size=32, learning_rate=3e-3),
 }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a model sees at one moment of its curriculum: `patches` is the side of the window, `tubelets` its length."""
+
+    difficulty: float
+    patches: int
+    tubelets: int
+
+    @property
+    def side(self) -> int:
+        return self.patches * SPEC.tubelet[1]
+
+
+def stage_at(recipe: Recipe, seen: int) -> Stage:
+    """Single tubelets first, then clips in windows around the actor, then whole crops; each from easy to hard."""
+    if seen < recipe.image_samples:
+        return Stage(min(seen / (0.6 * recipe.image_samples), 1.0), 3, 1)
+    seen -= recipe.image_samples
+    if seen < recipe.zoom_clips:
+        return Stage(seen / recipe.zoom_clips, 4, SPEC.grid.t)
+    seen -= recipe.zoom_clips
+    return Stage(min(0.4 + 0.6 * seen / recipe.ramp_clips, 1.0), SPEC.grid.h, SPEC.grid.t)
 
 
 class X3DOnClip(nn.Module):
@@ -88,21 +113,6 @@ def factor_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, : len(DIGITS)], digit) + F.cross_entropy(logits[:, len(DIGITS) :], motion)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What the models see at one moment of the curriculum: how hard the scenes are, and a window's side in pixels."""
-
-    difficulty: float
-    side: int
-
-
-def stage_at(progress: float) -> Stage:
-    """Zoomed windows of easy scenes first, then whole crops of ever harder ones, then the task itself."""
-    difficulty = min(progress / FULL_DIFFICULTY_AT, 1.0)
-    zoomed = progress < ZOOM_UNTIL
-    return Stage(difficulty, ZOOM_PATCHES * SPEC.tubelet[1] if zoomed else SPEC.image_size)
-
-
 def training_clip(seed: int, index: int, stage: Stage) -> tuple[np.ndarray, int]:
     """Clip `index` of the endless training stream: uint8 [T, side, side, 3] at a random start and place, and its label."""
     scene = make_scene("train", seed, index, difficulty=stage.difficulty)
@@ -122,27 +132,45 @@ def training_clip(seed: int, index: int, stage: Stage) -> tuple[np.ndarray, int]
     return frames, scene.label
 
 
-def forward_window(model: nn.Module, clip: Tensor, corner: tuple[int, int]) -> Tensor:
-    """Factor logits of a window whose first patch lies at (row, column) `corner` of the token grid."""
-    if isinstance(model, X3DOnClip) or clip.shape[-1] == SPEC.image_size:
+def forward_stage(model: nn.Module, clip: Tensor, stage: Stage, rng: np.random.Generator) -> Tensor:
+    """Factor logits of a batch [B, 3, T, side, side]; windows get the position codes of a random place of the grid."""
+    if isinstance(model, X3DOnClip) or stage.side == SPEC.image_size:
         return model(clip)
     assert isinstance(model, VideoMAE)
-    side, grid = clip.shape[-1] // SPEC.tubelet[1], SPEC.grid
+    grid = SPEC.grid
+    row, column = rng.integers(0, grid.h - stage.patches + 1, 2)
+    time = rng.integers(0, grid.t - stage.tubelets + 1)
     index = torch.arange(grid.num_tokens, device=clip.device).view(grid.shape)
-    index = index[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side].flatten()
-    x = model.patch_embed.proj(clip).flatten(2).transpose(1, 2) + model.pos_embed[:, index]
+    index = index[time : time + stage.tubelets, row : row + stage.patches, column : column + stage.patches].flatten()
+    x = model.patch_embed.proj(clip).flatten(2).transpose(1, 2) + model.pos_embed[:, index]  # [B, t * p * p, D]
     return model.forward_head(model.norm(model.blocks(x)))
+
+
+def stage_loss(logits: Tensor, labels: Tensor, stage: Stage) -> Tensor:
+    """Cross entropy over both factors; over digits alone where a single tubelet cannot show the motion."""
+    if stage.tubelets > 1:
+        return factor_loss(logits, labels)
+    return F.cross_entropy(logits[:, : len(DIGITS)], labels // len(MOTIONS))
 
 
 def to_clip(frames: np.ndarray, device: torch.device) -> Tensor:
     """uint8 [B, T, H, W, 3] -> normalised float32 [B, 3, T, H, W]."""
-    clip = torch.from_numpy(frames).to(device).permute(0, 4, 1, 2, 3).float() / 255
-    return (clip - MEAN.to(device)) / STD.to(device)
+    return normalise(torch.from_numpy(frames).to(device).permute(0, 4, 1, 2, 3).float())
 
 
-def training_batch(seed: int, first: int, size: int, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
+def normalise(clip: Tensor) -> Tensor:
+    return (clip / 255 - MEAN.to(clip.device)) / STD.to(clip.device)
+
+
+def training_batch(seed: int, first: int, size: int, stage: Stage, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Normalised samples `first` to `first + size` of the stream, [B, 3, T, side, side], and their labels [B]."""
+    if stage.tubelets == 1:
+        frames, digits = digit_images(
+            size, stage.side, stage.difficulty, torch.Generator().manual_seed(seed * 10**9 + first)
+        )
+        return normalise(frames.to(device)), (digits * len(MOTIONS)).to(device)
     clips, labels = zip(*(training_clip(seed, first + i, stage) for i in range(size)), strict=True)
-    return np.stack(clips), np.array(labels)
+    return to_clip(np.stack(clips), device), torch.tensor(labels, device=device)
 
 
 def validation_set(num_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,7 +187,9 @@ def validation_set(num_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray, n
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, data: tuple[np.ndarray, np.ndarray, np.ndarray], device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, data: tuple[np.ndarray, np.ndarray, np.ndarray], device: torch.device
+) -> dict[str, float]:
     """Single-view accuracies on validation renders; for a proposal also the share of the actor in its top 30 % tokens."""
     model.eval()
     frames, labels, masks = data
@@ -186,9 +216,9 @@ def coverage(features: Tensor, masks: np.ndarray, keep_ratio: float) -> Tensor:
     return mass.gather(1, kept).sum(1) / mass.sum(1).clamp_min(1e-6)
 
 
-def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """Linear warm-up, constant, then linear to zero over the last `final_decay` of training."""
-    return recipe.learning_rate * min((step + 1) / recipe.warmup_steps, 1.0, (1.0 - progress) / recipe.final_decay)
+def learning_rate(recipe: Recipe, step: int, clips_left: int) -> float:
+    """Linear warm-up, constant, then linear to zero over the last `decay_clips`."""
+    return recipe.learning_rate * min((step + 1) / recipe.warmup_steps, 1.0, clips_left / recipe.decay_clips)
 
 
 def train(name: str, total_clips: int, out: Path, seed: int, device: torch.device) -> None:
@@ -198,9 +228,8 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
     ema = copy.deepcopy(model)
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98)
-    )
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     seen, step, path = 0, 0, out / "checkpoint.pt"
     if path.exists():
         state = torch.load(path, weights_only=True, map_location=device)
@@ -212,18 +241,16 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
     val = validation_set(240, seed=0)
     loss_sum, loss_count, saved, started = 0.0, 0, time.monotonic(), time.monotonic()
     while seen < total_clips:
-        progress = seen / total_clips
-        stage = stage_at(progress)
-        frames, labels = training_batch(seed, seen, recipe.batch_size, stage)
-        row, column = np.random.default_rng([seed, step]).integers(0, SPEC.grid.h - ZOOM_PATCHES + 1, 2)
+        stage = stage_at(recipe, seen)
+        clip, labels = training_batch(seed, seen, recipe.batch_size, stage, device)
         model.train()
-        logits = forward_window(model, to_clip(frames, device), (row, column))
-        loss = factor_loss(logits, torch.from_numpy(labels).to(device))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, progress)
-        optimizer.zero_grad(set_to_none=True)
+        logits = forward_stage(model, clip, stage, np.random.default_rng([seed, step]))
+        loss = stage_loss(logits, labels, stage)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, total_clips - seen)
         optimizer.step()
         update_ema(ema, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
         seen, step = seen + recipe.batch_size, step + 1
