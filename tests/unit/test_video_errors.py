@@ -73,6 +73,8 @@ def test_pyav_says_what_is_missing(tmp_path: Path) -> None:
         read_frames(write_audio(tmp_path / "sound.m4a"), [0])
     with pytest.raises(VideoDecodeError, match="only a cover picture in the file"):
         read_frames(_cover_alone(tmp_path), [0])
+    with pytest.raises(VideoDecodeError, match="it is a text file"):
+        read_frames(_bytes(b"not a video\n" * 100, "list.txt")(tmp_path), [0])
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")

@@ -103,7 +103,15 @@ SILENTLY_WRONG = {
 }
 REFUSED = {
     "decord": {"no_pts"},
-    "torchcodec": {"avi_mpeg4", "mpegts", "mpeg2_ts", "starts_at_5_s_ts", "no_pts", "size_change"},
+    "torchcodec": {
+        "avi_mpeg4",
+        "mpegts",
+        "mpeg2_ts",
+        "starts_at_5_s_ts",
+        "no_pts",
+        "size_change",
+        "cover_picture_first",
+    },
 }
 # Where pts are missing or repeat, or may not pair up with packets, so that PyAV decodes and counts every frame.
 COUNTED = {"avi_h264", "no_pts", "size_change", "interlaced"}

@@ -59,6 +59,8 @@ def _reason(error: BaseException) -> str:
 
 def _video_stream(container: Any, path: Path) -> Any:
     """The first video stream that is not a still cover picture."""
+    if container.format.name == "tty":  # FFmpeg would draw the text as a video
+        raise VideoDecodeError(f"cannot decode {str(path)!r}: it is a text file")
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         found = "only a cover picture" if container.streams.video else "no video stream"

@@ -1,8 +1,8 @@
 """torchcodec, exact mode. An optional package that needs FFmpeg's shared libraries (4 to 8) on the machine.
 
 Frame-exact in MP4, MKV and WebM (torchcodec 0.13, FFmpeg 8), open GOPs and edit lists too. Where presentation times are
-missing or start late it is not: H.264 in AVI is silently wrong; MPEG-4 in AVI, MPEG-TS, raw streams, a change of size
-and damaged files are errors.
+missing or start late it is not: H.264 in AVI is silently wrong; MPEG-4 in AVI, MPEG-TS, raw streams, a change of size,
+a cover picture before the video and damaged files are errors.
 """
 
 from __future__ import annotations
