@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_a_name_that_looks_like_a_protocol_is_still_a_file(tmp_path: Path, monke
 
 def test_a_backend_that_is_not_installed_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "clip.mp4", range(2))
-    for backend in ("decord", "torchcodec"):
-        monkeypatch.setitem(__import__("sys").modules, backend, None)
+    for backend, module in (("decord", "decord"), ("torchcodec", "torchcodec.decoders")):
+        monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
         with pytest.raises(MissingDependencyError, match="pip install"):
             read_frames(path, [0], backend=backend)
