@@ -8,6 +8,10 @@ import numpy as np
 
 from vidprune.errors import ConfigError
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""How every clip is normalised, ((x / 255) - mean) / std, because the ViTs were trained so."""
+
 
 @dataclass(frozen=True)
 class TokenGrid:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vidprune.errors import ConfigError
-from vidprune.types import VideoFrames
-from vidprune.video import IMAGENET_MEAN, IMAGENET_STD, ViewPlan, cut_views
+from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, VideoFrames
+from vidprune.video import ViewPlan, cut_views
 
 PLANS = {
     "videomae": ViewPlan(num_frames=4, frame_stride=3, num_segments=3, num_crops=3, short_side=32, crop_size=32),

@@ -10,6 +10,11 @@ import typer
 from vidprune.cli import options as opt
 from vidprune.errors import unknown_name
 
+_BEYOND_REGISTRIES = {
+    "models": {"demo": "videomae_tiny with the shipped weights; its proposal is x3d_tiny"},
+    "methods": {"dense": "keep everything"},
+}
+
 
 def list_names(
     kind: Annotated[str | None, typer.Argument(help="models, methods, proposals or backends; all by default.")] = None,
@@ -26,6 +31,9 @@ def list_names(
         raise unknown_name("kind of name", kind, registries)
     chosen = registries if kind is None else {kind: registries[kind]}
     listing = {title: {name: reg.describe(name) for name in reg.names()} for title, reg in chosen.items()}
+    for title, extra in _BEYOND_REGISTRIES.items():
+        if title in listing:
+            listing[title] |= extra
     if as_json:
         print(json.dumps(listing))
         return

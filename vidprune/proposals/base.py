@@ -12,10 +12,6 @@ from vidprune.types import TokenGrid
 ClipShape = tuple[int, int, int]
 """Pixels of one clip: (T, H, W)."""
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""How every clip that a proposal sees was normalised, because the ViT behind it wants it so."""
-
 
 class Proposal(nn.Module, ABC):
     """Maps a clip to a map of significance on the proposal's own grid.

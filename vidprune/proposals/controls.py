@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidprune.errors import ConfigError
-from vidprune.proposals.base import IMAGENET_MEAN, IMAGENET_STD, ClipShape, Proposal, check_clip, require_grid
-from vidprune.types import TokenGrid
+from vidprune.proposals.base import ClipShape, Proposal, check_clip, require_grid
+from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, TokenGrid
 
 _Bits = TypeVar("_Bits", Tensor, int)
 

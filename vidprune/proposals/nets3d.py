@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from vidprune.compat import ensure_torchvision
-from vidprune.proposals.base import IMAGENET_MEAN, IMAGENET_STD, ClipShape, Proposal, check_clip, clip_shape
+from vidprune.proposals.base import ClipShape, Proposal, check_clip, clip_shape
 from vidprune.proposals.checkpoints import load_features
 from vidprune.proposals.macs import count_gmacs
 from vidprune.proposals.treatment import resample, resolve_treatment
 from vidprune.proposals.x3d_tiny import X3D_TINY_FRAMES, X3D_TINY_SIDE, build_x3d_tiny
-from vidprune.types import TokenGrid
+from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, TokenGrid
 
 MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidprune.errors import ConfigError
-from vidprune.types import VideoFrames
+from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, VideoFrames
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import whole_number
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import torch
 
 PROTOCOLS = ("videomae", "mmaction")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
