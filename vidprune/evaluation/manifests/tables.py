@@ -18,7 +18,10 @@ YOUTUBE_ID = "youtube_id"
 
 def header_format(first_line: str) -> str | None:
     """ "kinetics" or "csv" if `first_line` is a header of ours, else None."""
-    cells = _header(first_line)
+    try:
+        cells = _header(first_line)
+    except ConfigError:
+        return None  # such as a quoted path in a list between spaces
     if YOUTUBE_ID in cells:
         return "kinetics"
     return "csv" if any(cell in PATH_COLUMNS for cell in cells) and all(map(str.isidentifier, cells)) else None
