@@ -21,7 +21,11 @@ _PUBLIC = {
     "Uniform": "vidprune.pruners.controls",
     "Centre": "vidprune.pruners.controls",
     "FrameDifference": "vidprune.pruners.controls",
+    "ToMe": "vidprune.pruners.tome",
     "predict_video": "vidprune.inference",
+    "evaluate": "vidprune.runs",
+    "EvaluateConfig": "vidprune.config",
+    "RunConfig": "vidprune.config",
     "flops": "vidprune.profiling.flops",
     "ViewPlan": "vidprune.video",
     "read_frames": "vidprune.video",
@@ -36,6 +40,8 @@ _PUBLIC = {
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that __getattr__ resolves
     from vidprune.config import demo_file as demo_file
+    from vidprune.config import EvaluateConfig as EvaluateConfig
+    from vidprune.config import RunConfig as RunConfig
     from vidprune.errors import VidpruneError as VidpruneError
     from vidprune.inference import predict_video as predict_video
     from vidprune.labels import class_names as class_names
@@ -48,8 +54,10 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.pruners.controls import Random as Random
     from vidprune.pruners.controls import Uniform as Uniform
     from vidprune.pruners.papr import PaPr as PaPr
+    from vidprune.pruners.tome import ToMe as ToMe
     from vidprune.pruning import PrunedViT as PrunedViT
     from vidprune.pruning import prune as prune
+    from vidprune.runs import evaluate as evaluate
     from vidprune.types import TokenGrid as TokenGrid
     from vidprune.types import VideoFrames as VideoFrames
     from vidprune.types import VideoPrediction as VideoPrediction

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
-from vidprune.pruners.base import HostInfo, Pruner, Step
+from vidprune.pruners.base import BlockStep, HostInfo, Pruner, Step
+from vidprune.pruners.block_parts import BlockPlan, check_composable, composition_gap, plan_blocks, run_composed
+from vidprune.tokens.moves import follow_moves
 from vidprune.tokens.state import TokenState
 from vidprune.types import TokenGrid
 
@@ -26,31 +27,43 @@ class PruneTrace:
     """What one forward pass kept.
 
     Attributes:
-        kept_index: int64 [B, K] ascending, in original token coordinates without prefix tokens; None if all were kept.
+        kept_index: int64 [B, K] ascending, the original places, without prefix tokens, of the tokens that reach the
+            head; a merged token stands at the place of the token that the others joined. None if all were kept.
         token_counts: tokens entering each block, prefix tokens included.
         grid: the host's token grid.
         proposal_map: [B, t', h', w'] on the proposal's own grid, or None.
+        mlp_token_counts: tokens entering each block's MLP, prefix tokens included.
+        assignment: int64 [B, N], for each original token the row of `sizes` and of the final tokens it is in, prefix
+            not counted; -1 if it was dropped. None if all were kept.
+        sizes: float32 [B, K], how many tokens each final token stands for; None where nothing was merged.
+        notes: substitutes and clamped values that a reader must know.
     """
 
     kept_index: Tensor | None
     token_counts: tuple[int, ...]
     grid: TokenGrid
     proposal_map: Tensor | None
+    mlp_token_counts: tuple[int, ...] = ()
+    assignment: Tensor | None = None
+    sizes: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 class PrunedViT(nn.Module):
-    """A timm `VisionTransformer` with pruning steps before its first block.
+    """A timm `VisionTransformer` with pruning steps before its first block and inside its blocks.
 
-    Takes what the host takes ([B, 3, T, H, W] or [B, 3, H, W]) and returns the host's logits [B, classes].
+    Takes what the host takes ([B, 3, T, H, W] or [B, 3, H, W]) and returns the host's logits [B, classes]. A block in
+    which nothing happens is called as it is; the others run from their own submodules. The host is never changed.
     """
 
     def __init__(self, host: VisionTransformer, methods: Sequence[Pruner]) -> None:
         super().__init__()
         self.host = host
         self.methods = tuple(methods)
-        info = HostInfo(token_grid(host), host.num_prefix_tokens, len(host.blocks))
-        self.steps = nn.ModuleList(method.build(info) for method in methods)
+        self.steps = nn.ModuleList(method.build(host_info(host)) for method in methods)
+        self._check_order()
         self.training = host.training  # wrapping must not switch the host's mode
+        self._plan = self.plan(self.token_grid.num_tokens)  # once: counting inside forward would break the graph
 
     @property
     def token_grid(self) -> TokenGrid:
@@ -63,35 +76,92 @@ class PrunedViT(nn.Module):
 
     def num_kept(self) -> int:
         """Tokens per view that enter the blocks, without prefix tokens; known before anything runs."""
-        count = self.token_grid.num_tokens
-        for step in self.step_list():
-            count = step.num_kept(count)
-        return count
+        return self._plan[0].attention - int(self.host.num_prefix_tokens)
 
     def token_counts(self) -> tuple[int, ...]:
         """Tokens entering each block, prefix tokens included."""
-        return (self.num_kept() + int(self.host.num_prefix_tokens),) * len(self.host.blocks)
+        return tuple(block.attention for block in self._plan)
+
+    def mlp_token_counts(self) -> tuple[int, ...]:
+        """Tokens entering each block's MLP, prefix tokens included."""
+        return tuple(block.mlp for block in self._plan)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know of the methods: substitutes and clamped values."""
+        return () if self.block_step is None else self.block_step.notes(self.num_kept())
+
+    def plan(self, num_tokens: int) -> tuple[BlockPlan, ...]:
+        """What each block will do when the host embeds `num_tokens` tokens, prefix tokens not counted."""
+        for step in self.before_steps:
+            num_tokens = step.num_kept(num_tokens)
+        return plan_blocks(self.block_step, num_tokens, int(self.host.num_prefix_tokens), len(self.host.blocks))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self._forward(pixels)[0]
 
     def forward_with_trace(self, pixels: Tensor) -> tuple[Tensor, PruneTrace]:
         """Logits [B, classes] and what was kept, for overlays and checks."""
-        logits, state = self._forward(pixels)
-        return logits, PruneTrace(state.kept_index, self.token_counts(), state.grid, state.proposal_map)
+        logits, state, plan = self._forward(pixels)
+        place = assignment = None
+        if state.moves:
+            batch, device = state.tokens.shape[0], state.tokens.device
+            place, assignment = follow_moves(state.moves, batch, state.grid.num_tokens, device)
+        return logits, PruneTrace(
+            kept_index=None if place is None else place.sort(dim=1).values,
+            token_counts=tuple(block.attention for block in plan),
+            grid=state.grid,
+            proposal_map=state.proposal_map,
+            mlp_token_counts=tuple(block.mlp for block in plan),
+            assignment=assignment,
+            sizes=None if state.sizes is None else state.sizes[:, state.num_prefix :],
+            notes=self.notes(),
+        )
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor, TokenState]:
+    def _forward(self, pixels: Tensor) -> tuple[Tensor, TokenState, tuple[BlockPlan, ...]]:
         host = self.host
-        tokens = host.norm_pre(host.patch_drop(host._pos_embed(host.patch_embed(pixels))))  # [B, P + N, D]
-        state = TokenState(tokens, token_grid(host), host.num_prefix_tokens)
-        for step in self.step_list():
+        embedded = host.patch_embed(pixels)  # [B, N, D], or [B, h, w, D] on hosts of dynamic size
+        grid = TokenGrid(1, *embedded.shape[1:3]) if host.dynamic_img_size else self.token_grid
+        tokens = host.norm_pre(host.patch_drop(host._pos_embed(embedded)))  # [B, P + N, D]
+        state = TokenState(tokens, grid, host.num_prefix_tokens)
+        plan = self._plan if grid == self.token_grid else self.plan(grid.num_tokens)
+        for step in self.before_steps:
             state = step(pixels, state)
-        tokens = host.norm(host.blocks(state.tokens))  # [B, P + K, D]
-        return host.forward_head(tokens), state
+        state = self._run_blocks(state, plan)
+        tokens = host.norm(state.tokens)  # [B, P + K, D]
+        if self.block_step is not None and self.block_step.weighted_pooling and state.sizes is not None:
+            tokens = _weigh_for_mean(host, tokens, state.sizes)
+        return host.forward_head(tokens), state, plan
 
-    def step_list(self) -> list[Step]:
-        """The steps in the order in which they run."""
-        return cast(list[Step], list(self.steps))
+    def _run_blocks(self, state: TokenState, plan: tuple[BlockPlan, ...]) -> TokenState:
+        step = self.block_step
+        if step is None:
+            return replace(state, tokens=self.host.blocks(state.tokens))
+        state = step.prepare(state)
+        for index, (block, block_plan) in enumerate(zip(self.host.blocks, plan, strict=True)):
+            if block_plan.composed:
+                state = run_composed(block, state, step, index, block_plan)
+            else:
+                state = replace(state, tokens=block(state.tokens))
+        return state
+
+    @property
+    def before_steps(self) -> list[Step]:
+        """The steps that run before the first block."""
+        return [step for step in self.steps if isinstance(step, Step)]
+
+    @property
+    def block_step(self) -> BlockStep | None:
+        """The step that acts inside blocks, if there is one."""
+        return next((step for step in self.steps if isinstance(step, BlockStep)), None)
+
+    def _check_order(self) -> None:
+        kinds = ["block" if isinstance(step, BlockStep) else "before" for step in self.steps]
+        if kinds not in ([], ["before"], ["block"], ["before", "block"]):
+            names = ", ".join(method.name for method in self.methods)
+            raise ConfigError(
+                f"a chain is at most one method before the blocks, then at most one inside them, got {names}; "
+                "for example [PaPr(keep_ratio=0.55), ToMe(r=16, start_block=6)]"
+            )
 
 
 def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True) -> PrunedViT:
@@ -99,27 +169,34 @@ def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bo
 
     Args:
         model: the host; it is called, never changed, and can be used beside the pruned model.
-        method: a config such as `PaPr(keep_ratio=0.45)`.
+        method: a config such as `PaPr(keep_ratio=0.45)`, or a sequence of one before the blocks and one inside them.
         self_check: compare the composed forward with the host's own, everything kept, on a random input through the
-            host's first and last block; the whole price is a few milliseconds.
+            host's first and last block, and each block that will run from its parts with itself, on eight random
+            tokens; the whole price is a few milliseconds.
 
     Raises:
-        UnsupportedModelError: for a host that is not a timm `VisionTransformer`, or whose forward does more than
-            embed, blocks, norm and head.
+        UnsupportedModelError: for a host that is not a timm `VisionTransformer`, whose forward does more than
+            embed, blocks, norm and head, or whose blocks are of a kind that a method inside blocks cannot act in.
         ConfigError: for a method that the host cannot run.
     """
     methods = (method,) if isinstance(method, Pruner) else tuple(method)
     for entry in methods:
         if not isinstance(entry, Pruner):
             raise ConfigError(f"method must be a config such as PaPr(keep_ratio=0.45), got {entry!r}")
-    if len(methods) != 1:
-        raise ConfigError(f"one method at a time is supported before the first block, got {len(methods)}")
+    if not methods:
+        raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
     if isinstance(model, PrunedViT):
         raise UnsupportedModelError("this model is already pruned; prune its .host instead")
     host = host_of(model)
     if self_check:
         _check_composition(host)
-    return PrunedViT(host, methods)
+    pruned = PrunedViT(host, methods)
+    for index, block in enumerate(pruned.plan(pruned.token_grid.num_tokens)):
+        if block.composed:
+            check_composable(host.blocks[index], index)
+            if self_check:
+                _check_block(host, index)
+    return pruned
 
 
 def host_of(model: nn.Module) -> VisionTransformer:
@@ -141,6 +218,44 @@ def token_grid(host: VisionTransformer) -> TokenGrid:
     """Token grid of a host: (t, h, w) for tubelets, (1, h, w) for images."""
     grid = getattr(host.patch_embed, "grid", None)
     return grid if isinstance(grid, TokenGrid) else TokenGrid(1, *host.patch_embed.grid_size)
+
+
+def host_info(host: VisionTransformer) -> HostInfo:
+    """What a method may know of `host`."""
+    return HostInfo(
+        grid=token_grid(host),
+        num_prefix=int(host.num_prefix_tokens),
+        depth=len(host.blocks),
+        width=int(host.embed_dim),
+        num_heads=int(getattr(getattr(host.blocks[0], "attn", None), "num_heads", 1)),
+        has_class_token=bool(host.has_class_token),
+    )
+
+
+def _weigh_for_mean(host: VisionTransformer, tokens: Tensor, sizes: Tensor) -> Tensor:
+    """Scale tokens [B, P + K, D] so that the host's own mean over them becomes the mean weighted by `sizes`."""
+    if host.attn_pool is not None or host.global_pool != "avg":
+        return tokens
+    first = 0 if host.pool_include_prefix else host.num_prefix_tokens
+    pooled = sizes[:, first:]
+    weights = pooled * (pooled.shape[1] / pooled.sum(dim=1, keepdim=True))  # [B, K], mean 1
+    weighed = (tokens[:, first:].float() * weights.unsqueeze(-1)).to(tokens.dtype)
+    return torch.cat((tokens[:, :first], weighed), dim=1)
+
+
+def _check_block(host: VisionTransformer, index: int) -> None:
+    """Raise unless block `index`, composed from its parts, equals the block itself on random tokens."""
+    parameter = next(host.parameters())
+    if parameter.is_meta:
+        return
+    generator = torch.Generator().manual_seed(index)
+    tokens = torch.randn(1, 8, host.embed_dim, generator=generator).to(parameter.device, parameter.dtype)
+    gap = composition_gap(host.blocks[index], tokens)
+    if not gap <= (1e-5 if parameter.dtype in (torch.float32, torch.float64) else 1e-2):
+        raise UnsupportedModelError(
+            f"block {index} of {type(host).__name__} computes more than its parts say: outputs differ by {gap:.2g} of "
+            f"their size (timm {timm.__version__}, torch {torch.__version__}); use a method before the blocks"
+        )
 
 
 def _check_composition(host: VisionTransformer) -> None:

@@ -8,3 +8,4 @@ METHODS.register("random", "vidprune.pruners.controls:Random", "keep a random su
 METHODS.register("uniform", "vidprune.pruners.controls:Uniform", "keep an even spread over time and space")
 METHODS.register("centre", "vidprune.pruners.controls:Centre", "keep the centre of the frame")
 METHODS.register("frame_difference", "vidprune.pruners.controls:FrameDifference", "keep where pixels change most")
+METHODS.register("tome", "vidprune.pruners.tome:ToMe", "merge the most similar tokens in every block (ICLR 2023)")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import HostInfo, Step
+from vidprune.tokens.moves import Move
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.resize import map_to_scores
 from vidprune.tokens.rounding import floor_count
@@ -29,7 +30,8 @@ class OneStep(Step):
         self.keep_ratio = keep_ratio
         self.num_prefix = host.num_prefix
         self.align_corners = align_corners
-        self._count = self.num_kept(host.grid.num_tokens)  # once: decimals inside forward would break the graph
+        self._num_tokens = host.grid.num_tokens
+        self._count = self.num_kept(self._num_tokens)  # once: decimals inside forward would break the graph
 
     def num_kept(self, num_tokens: int) -> int:
         # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
@@ -45,6 +47,8 @@ class OneStep(Step):
             clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
             proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
             scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
-            kept_index = top_k_index(scores, self._count)  # [B, K]
+            # An image host of dynamic size may get another number of tokens than it was built for.
+            count = self._count if scores.shape[1] == self._num_tokens else self.num_kept(scores.shape[1])
+            kept_index = top_k_index(scores, count)  # [B, K]
         tokens = gather_tokens(state.tokens, kept_index, state.num_prefix)  # [B, P + K, D]
-        return replace(state, tokens=tokens, kept_index=kept_index, proposal_map=proposal_map)
+        return replace(state.reduced(tokens, Move(kept_index)), proposal_map=proposal_map)

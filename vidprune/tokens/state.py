@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from vidprune.tokens.moves import Move
 from vidprune.types import TokenGrid
 
 
@@ -17,12 +18,20 @@ class TokenState:
         tokens: [B, P + K, D], prefix tokens first.
         grid: the host's full token grid, before any reduction.
         num_prefix: P, class, distillation and register tokens, never pruned.
-        kept_index: int64 [B, K] ascending, in coordinates of the full grid; None while every token is there.
+        sizes: float32 [B, P + K], how many tokens each one stands for; None while each stands for itself.
+        moves: the reductions so far, oldest first; `follow_moves` turns them into original coordinates.
         proposal_map: [B, t', h', w'] of the proposal that chose them, for pictures; None without one.
+        graph: [B, K, K], what `GTP` passes along between tokens; None for every other method.
     """
 
     tokens: Tensor
     grid: TokenGrid
     num_prefix: int
-    kept_index: Tensor | None = None
+    sizes: Tensor | None = None
+    moves: tuple[Move, ...] = ()
     proposal_map: Tensor | None = None
+    graph: Tensor | None = None
+
+    def reduced(self, tokens: Tensor, move: Move, sizes: Tensor | None = None) -> TokenState:
+        """The state after `move`: its new tokens [B, P + K', D] and sizes."""
+        return replace(self, tokens=tokens, sizes=sizes, moves=(*self.moves, move))

@@ -1,0 +1,52 @@
+"""What a block's attention looked at. The attention output itself stays a fused kernel; rows are computed on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttentionInputs:
+    """Queries, keys and values of one block, all tokens, prefix first, after the block's own q and k norms.
+
+    Attributes:
+        queries, keys, values: [B, heads, P + K, head_dim].
+        scale: what queries are multiplied by before the product with the keys.
+        bias: [B, 1, 1, P + K], added to the logits of each key; None without one.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    scale: float
+    bias: Tensor | None = None
+
+    @torch.no_grad()
+    def class_attention(self, num_prefix: int) -> Tensor:
+        """Attention that the first token pays to each non-prefix token, mean over heads, float32 [B, K].
+
+        Softmax runs over all keys, prefix included. (EViT, ICLR 2022, section 3.2.)
+        """
+        logits = self.queries[:, :, :1].float() * self.scale @ self.keys.float().transpose(-2, -1)  # [B, heads, 1, P+K]
+        if self.bias is not None:
+            logits = logits + self.bias.float()
+        return logits.softmax(dim=-1).mean(dim=1)[:, 0, num_prefix:]
+
+    @torch.no_grad()
+    def received_attention(self, num_prefix: int) -> Tensor:
+        """Attention that each non-prefix token receives from all non-prefix tokens, mean over heads, float32 [B, K].
+
+        One head at a time: the square matrix of 1568 tubelets and 12 heads would take 118 MB per view.
+        """
+        total = torch.zeros((), device=self.keys.device)
+        num_heads = self.queries.shape[1]
+        for head in range(num_heads):
+            queries = self.queries[:, head, num_prefix:].float() * self.scale  # [B, K, head_dim]
+            logits = queries @ self.keys[:, head].float().transpose(-2, -1)  # [B, K, P + K]
+            if self.bias is not None:
+                logits = logits + self.bias[:, 0].float()
+            total = total + logits.softmax(dim=-1).mean(dim=1)  # [B, P + K]
+        return total[:, num_prefix:] / num_heads
