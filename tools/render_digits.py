@@ -37,6 +37,8 @@ HELDOUT_IMAGES, VAL_IMAGES = 450, 150
 SPRITE = 60  # side of a digit image after the smooth upscale of the padded 10x10 original
 SPRITE_INK = 48  # side of the 8x8 ink area inside it
 CRF = 20
+NUM_SPECKS, SPECK_SIDE = 20, (12, 16)
+SPECK_SHADE = 0.3  # the upper part of a speck that is dark
 MASK_SCALE = 4  # masks are kept at a quarter of the resolution
 MARGIN = 24  # texture beyond the frame on every side, for the camera to move into
 
@@ -76,10 +78,11 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is needed to draw any frame of one clip. `sprites` are drawn in order, the actor last."""
+    """Everything that is needed to draw any frame of one clip: background, specks, then `sprites`, the actor last."""
 
     label: int
     background: np.ndarray  # uint8 [HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3]
+    specks: np.ndarray  # float [K, 8]: x, y, velocity x, velocity y, side, red, green, blue
     sprites: tuple[Actor, ...]
     pan: tuple[float, float]  # camera velocity, pixels per frame
     shake: np.ndarray  # float [k, 4]: amplitude x, amplitude y, period, phase
@@ -164,7 +167,8 @@ def make_scene(split: str, seed: int, index: int, label: int | None = None, diff
         ]
     )
     pan = (speed * math.cos(angle), speed * math.sin(angle))
-    return Scene(label, background, (*distractors, actor), pan, shake)
+    specks = _make_specks(rng)[: round(NUM_SPECKS * difficulty)]
+    return Scene(label, background, specks, (*distractors, actor), pan, shake)
 
 
 def _make_actor(rng: np.random.Generator, split: str, digit: int, motion: str) -> Actor:
@@ -212,7 +216,7 @@ def _make_distractor(rng: np.random.Generator, split: str, actor: Actor) -> Acto
 def _look(rng: np.random.Generator, split: str, digit: int) -> dict:
     """The attributes that actors and distractors draw from one and the same distribution."""
     images = _images_of(split, digit)
-    color = rng.uniform(150, 255, 3)
+    color = rng.uniform(175, 255, 3)
     return {
         "alpha": digit_sprites()[0][images[rng.integers(len(images))]],
         "color": color.astype(np.uint8),
@@ -227,12 +231,27 @@ def _make_background(rng: np.random.Generator, contrast: float) -> np.ndarray:
     size = (WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN)
     half = (size[0] // 2, size[1] // 2)  # summed at half size, which the finest cell of 4 pixels does not notice
     total = np.empty((half[1], half[0], 3), np.float32)
-    total[:] = rng.uniform(60, 115, 3)
+    total[:] = rng.uniform(75, 125, 3)
     for cell, strength in ((64, 22.0), (24, 20.0), (10, 18.0), (4, 12.0)):
         grid = rng.standard_normal((size[1] // cell + 2, size[0] // cell + 2, 3), dtype=np.float32)
         grid += rng.standard_normal((*grid.shape[:2], 1), dtype=np.float32)  # most of the texture is in luminance
         total += cv2.resize(grid * np.float32(strength * contrast), half, interpolation=cv2.INTER_LINEAR)
     return cv2.resize(np.clip(total, 0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
+
+
+def _make_specks(rng: np.random.Generator) -> np.ndarray:
+    """Confetti that flies straight through behind the digits, with more contrast than they have; see `Scene.specks`."""
+    angle, speed = rng.uniform(0, 2 * np.pi, NUM_SPECKS), rng.uniform(2.5, 4.5, NUM_SPECKS)
+    return np.column_stack(
+        [
+            rng.uniform(0, WIDTH + 2 * MARGIN, NUM_SPECKS),
+            rng.uniform(0, HEIGHT + 2 * MARGIN, NUM_SPECKS),
+            speed * np.cos(angle),
+            speed * np.sin(angle),
+            rng.uniform(*SPECK_SIDE, NUM_SPECKS),
+            rng.uniform(210, 255, (NUM_SPECKS, 3)),
+        ]
+    )
 
 
 def render(
@@ -256,11 +275,25 @@ def render(
         frame = cv2.warpAffine(
             scene.background, shift, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
+        _draw_specks(frame, scene.specks, float(t), camera_x - left, camera_y - top)
         for sprite in scene.sprites:
             acting = sprite.motion is not None
             _draw(frame, masks[i] if acting else None, sprite, float(t), camera_x - left, camera_y - top)
         frames[i] = frame
     return frames, masks
+
+
+def _draw_specks(frame: np.ndarray, specks: np.ndarray, t: float, dx: float, dy: float) -> None:
+    """Paints the specks' squares into `frame` in place; one that leaves the stage on one side comes back on the other."""
+    x = np.mod(specks[:, 0] + specks[:, 2] * t, WIDTH + 2 * MARGIN) - MARGIN + dx
+    y = np.mod(specks[:, 1] + specks[:, 3] * t, HEIGHT + 2 * MARGIN) - MARGIN + dy
+    x0, y0 = np.maximum(np.rint(x), 0).astype(int).tolist(), np.maximum(np.rint(y), 0).astype(int).tolist()
+    x1, y1 = np.rint(x + specks[:, 4]).astype(int).tolist(), np.rint(y + specks[:, 4]).astype(int).tolist()
+    split = np.rint(y + specks[:, 4] * SPECK_SHADE).astype(int).tolist()
+    for k, color in enumerate(specks[:, 5:].astype(np.uint8)):
+        columns = slice(x0[k], max(x1[k], 0))
+        frame[y0[k] : max(split[k], 0), columns] = 255 - color
+        frame[max(split[k], 0) : max(y1[k], 0), columns] = color
 
 
 def _draw(frame: np.ndarray, mask: np.ndarray | None, sprite: Actor, t: float, dx: float, dy: float) -> None:
