@@ -72,6 +72,43 @@ class RunConfig:
             raise ConfigError(f"views_per_batch must be at least 1, got {self.views_per_batch}")
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """A run over the videos of a manifest, kept in a folder that the same config goes on with.
+
+    Attributes:
+        manifest: a list of videos, or a folder of class folders; see `vidprune.evaluation.manifests.read_manifest`.
+        out: the folder of the run: predictions, report.
+        run: the model, the method, the views.
+        root: folder that relative paths of the manifest start from.
+        manifest_format: "auto", or the manifest's format by name.
+        workers: decode processes, 0 for none; None is one per CPU core this process may use, at most 16. Each process
+            of a `torchrun` has its own.
+        timeout_s: seconds after which decoding a file is given up.
+        max_failed: failures up to which the run counts as a success.
+        store: "logits" keeps every view's, "probs" only the average (a fifteenth of the space at 15 views).
+        retry_failed: decode the videos again whose rows are failures.
+        flush_rows, flush_s: how many rows, or seconds of work, a killed run may lose.
+    """
+
+    manifest: str
+    out: str
+    run: RunConfig = field(default_factory=RunConfig)
+    root: str | None = None
+    manifest_format: str = "auto"
+    workers: int | None = None
+    timeout_s: float = 120.0
+    max_failed: int = 0
+    store: str = "logits"
+    retry_failed: bool = False
+    flush_rows: int = 64
+    flush_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.max_failed < 0:
+            raise ConfigError(f"max_failed must be at least 0, got {self.max_failed}")
+
+
 def load_config(path: str | Path) -> RunConfig:
     """Read a YAML config. Raises `ConfigError` for a missing file, bad YAML or an unknown key, with the nearest one."""
     import yaml

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vidprune.errors import UnsupportedModelError
+from vidprune.evaluation.metrics import average_views
 from vidprune.labels import default_class_names
 from vidprune.models.videomae import VideoMAE
 from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
-from vidprune.types import VideoPrediction
+from vidprune.types import VideoFrames, VideoPrediction
 from vidprune.video import ViewPlan, cut_views, read_video
 
 
@@ -39,26 +43,54 @@ def predict_video(
     """
     plan = views or plan_for(model)
     video = read_video(path, plan, backend=backend)
-    parameter = next(model.parameters())
-    logits, kept = [], []
-    for start in range(0, plan.num_views, views_per_batch or plan.num_views):
-        part = slice(start, start + (views_per_batch or plan.num_views))
-        clips = cut_views(video, plan, device=parameter.device, dtype=parameter.dtype, views=part)  # [v, 3, T, H, W]
-        view_logits, trace = run_views(model, clips)
-        logits.append(view_logits)
-        if trace is not None and trace.kept_index is not None:
-            kept.append(trace.kept_index)
-    view_logits = torch.cat(logits).float()  # [V, classes]
+    (output,) = predict_views([video], model, plan, views_per_batch=views_per_batch)
     return VideoPrediction(
         path=str(path),
-        probs=view_logits.softmax(dim=1).mean(dim=0).cpu().numpy(),
-        view_logits=view_logits.cpu().numpy(),
-        kept_index=torch.cat(kept).cpu().numpy() if kept else None,
+        probs=average_views(output.logits).numpy(),
+        view_logits=output.logits.numpy(),
+        kept_index=None if output.kept_index is None else output.kept_index.numpy(),
         num_tokens=token_grid(host_of(model)).num_tokens,
         num_errors=video.num_errors,
         num_filled=video.num_filled,
-        class_names=class_names or default_class_names(view_logits.shape[1]),
+        class_names=class_names or default_class_names(output.logits.shape[1]),
     )
+
+
+@dataclass(frozen=True)
+class ViewOutput:
+    """One video's views through the model: logits float32 [V, classes], kept_index int64 [V, K] or None; on the CPU."""
+
+    logits: Tensor
+    kept_index: Tensor | None
+
+
+def predict_views(
+    videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan, *, views_per_batch: int | None = None
+) -> list[ViewOutput]:
+    """Run `model` on all views of decoded videos; a batch may hold views of several of them.
+
+    Args:
+        views_per_batch: how many views share a forward pass; None runs all of all videos at once.
+    """
+    parameter = next(model.parameters())
+    num_views = plan.num_views
+    queue = [(video, view) for video in range(len(videos)) for view in range(num_views)]
+    logits, kept = [], []
+    for start in range(0, len(queue), views_per_batch or len(queue)):
+        batch = queue[start : start + (views_per_batch or len(queue))]
+        parts = []
+        for video, group in itertools.groupby(batch, key=lambda item: item[0]):
+            views = [view for _, view in group]  # consecutive
+            part = slice(views[0], views[-1] + 1)
+            parts.append(cut_views(videos[video], plan, device=parameter.device, dtype=parameter.dtype, views=part))
+        clips = parts[0] if len(parts) == 1 else torch.cat(parts)  # [v, 3, T, H, W]
+        view_logits, trace = run_views(model, clips)
+        logits.append(view_logits.float().cpu())
+        if trace is not None and trace.kept_index is not None:
+            kept.append(trace.kept_index.cpu())
+    per_video = torch.cat(logits).split(num_views)  # each [V, classes]
+    kept_per_video = torch.cat(kept).split(num_views) if kept else [None] * len(videos)
+    return [ViewOutput(*pair) for pair in zip(per_video, kept_per_video, strict=True)]
 
 
 @torch.inference_mode()

@@ -1,0 +1,88 @@
+"""What a store's rows say: for each video its most probable classes, by each way to average the views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidprune.evaluation.metrics import average_views, top_k
+from vidprune.evaluation.store import PredictionStore
+
+TOP = 5
+_PLAIN_COLUMNS = (
+    *("position", "video_id", "path", "label"),
+    *("num_kept", "num_errors", "num_filled", "decode_s", "model_s", "error"),
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The finished videos of a run, in the order of the manifest; n of them.
+
+    Attributes:
+        columns: the plain columns of the store, each a list of n values.
+        ranked: for each average that the store allows ("probs", and "logits" where it keeps them) int64 [n, k], the
+            classes from most to least probable, k the lower of 5 and the number of classes; -1 where the video failed.
+        prob: float64 [n], probability of the first class of ranked["probs"], NaN where the video failed.
+    """
+
+    columns: dict[str, list[Any]]
+    ranked: dict[str, np.ndarray]
+    prob: np.ndarray
+
+    @property
+    def failed(self) -> np.ndarray:
+        """bool [n]."""
+        return np.array([error is not None for error in self.columns["error"]], dtype=bool)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """bool [n]: decoded and with a label."""
+        return ~self.failed & np.array([label is not None for label in self.columns["label"]], dtype=bool)
+
+
+def read_predictions(store: PredictionStore) -> Predictions:
+    """Read a store part by part; memory holds one part's logits at a time."""
+    num_classes = int(store.header["num_classes"])
+    averages = ("probs", "logits") if store.header["identity"]["store"] == "logits" else ("probs",)
+    columns: dict[str, list[Any]] = {name: [] for name in _PLAIN_COLUMNS}
+    ranked: dict[str, list[np.ndarray]] = {average: [] for average in averages}
+    prob: list[np.ndarray] = []
+    for table in store.read():
+        for name in _PLAIN_COLUMNS:
+            columns[name] += table[name].to_pylist()
+        failed = np.asarray(table["error"].is_valid())
+        distributions = _distributions(table, num_classes, averages)
+        for average in averages:
+            ranked[average].append(_spread(top_k(distributions[average], TOP), failed, -1))
+        prob.append(_spread(distributions["probs"].max(axis=1, initial=0.0), failed, np.nan))
+    order = np.argsort(columns["position"], kind="stable")
+    width = min(TOP, num_classes)
+    return Predictions(
+        columns={name: [values[i] for i in order] for name, values in columns.items()},
+        ranked={
+            name: np.concatenate(parts or [np.empty((0, width), np.int64)])[order] for name, parts in ranked.items()
+        },
+        prob=np.concatenate(prob or [np.empty(0)])[order],
+    )
+
+
+def _distributions(table: Any, num_classes: int, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """For each average, float32 [m, classes] of the m videos of a part that did not fail."""
+    if "logits" not in averages:
+        values = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return {"probs": values.reshape(-1, num_classes)}
+    decoded = int(table["view_logits"].is_valid().to_numpy().sum())
+    values = table["view_logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    view_logits = torch.tensor(values).reshape(decoded, -1 if decoded else 1, num_classes)  # [m, V, classes]
+    return {average: average_views(view_logits, average).numpy() for average in averages}
+
+
+def _spread(values: np.ndarray, failed: np.ndarray, filler: float) -> np.ndarray:
+    """`values` of the videos that did not fail, in the places of all, `filler` in the others."""
+    out = np.full((len(failed), *values.shape[1:]), filler, dtype=values.dtype)
+    out[~failed] = values
+    return out

@@ -1,0 +1,156 @@
+"""The figures of a run, from its store alone: no model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidprune.evaluation.metrics import Accuracy, ClassResult, accuracy, per_class_results, worst_classes
+from vidprune.evaluation.predictions import Predictions, read_predictions
+from vidprune.evaluation.store import PredictionStore
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video without a prediction, and why."""
+
+    video_id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """A run in figures.
+
+    Attributes:
+        run: its folder.
+        model, weights: name, and where the weights came from.
+        method: name and options.
+        views: fields of the view plan; `protocol` (with version) is among the words that identify a published figure.
+        num_listed: videos in the manifest; `num_labelled` of them have a label.
+        num_decoded: videos with a prediction; `num_failed` have none, `num_unfinished` were not reached yet.
+        num_damaged: decoded videos with damaged packets or frames filled in.
+        num_kept, num_tokens: tokens per view after and before pruning.
+        accuracies: by probs and, where the store keeps logits, by logits; empty without labels.
+        worst: the classes with the lowest accuracy, by probs.
+        decode_s, model_s: mean seconds per decoded video, in one worker and on the device.
+    """
+
+    run: str
+    digest: str
+    model: str
+    weights: str
+    method: dict[str, Any]
+    views: dict[str, Any]
+    protocol: str
+    dtype: str
+    environment: dict[str, Any]
+    manifest: dict[str, Any]
+    num_listed: int
+    num_labelled: int
+    num_decoded: int
+    num_failed: int
+    num_unfinished: int
+    num_damaged: int
+    num_kept: int
+    num_tokens: int
+    accuracies: tuple[Accuracy, ...]
+    worst: tuple[ClassResult, ...]
+    class_names: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    decode_s: float | None
+    model_s: float | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Every listed video has a prediction or a reason for having none."""
+        return self.num_unfinished == 0
+
+    @property
+    def denominator(self) -> str:
+        """The counts in words."""
+        text = f"{self.num_listed} videos listed, {self.num_decoded} decoded, {self.num_failed} failed"
+        if self.num_unfinished:
+            text += f", {self.num_unfinished} not evaluated yet"
+        if self.num_labelled < self.num_listed:
+            text += f"; {self.num_labelled} have a label"
+        return text
+
+    def failure_kinds(self) -> list[tuple[str, int]]:
+        """Reasons with what names a single file taken out, and how often each came up, most frequent first."""
+        return Counter(_kind(failure) for failure in self.failures).most_common()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"is_complete": self.is_complete, "denominator": self.denominator}
+
+
+def read_report(folder: str | Path) -> EvaluationReport:
+    """The report of the run in `folder`. Raises `StoreError` where there is none."""
+    store = PredictionStore.open(folder)
+    return make_report(store, read_predictions(store))
+
+
+def make_report(store: PredictionStore, predictions: Predictions) -> EvaluationReport:
+    """The figures of predictions and their store's header."""
+    header, identity, columns = store.header, store.header["identity"], predictions.columns
+    failed = predictions.failed
+    num_rows = len(failed)
+    labels, ranked = _labelled(predictions)
+    num_labelled = header["num_labelled"]
+    accuracies = [accuracy(ranked[average], labels, num_labelled, average) for average in ranked if num_labelled]
+    return EvaluationReport(
+        run=str(store.folder),
+        digest=header["digest"],
+        model=identity["model"]["name"],
+        weights=header["weights"],
+        method=identity["method"],
+        views=identity["views"],
+        protocol=f"{identity['views']['protocol']} v{identity['protocol_version']}",
+        dtype=identity["dtype"],
+        environment=header["environment"],
+        manifest=header["manifest"],
+        num_listed=header["num_listed"],
+        num_labelled=num_labelled,
+        num_decoded=int((~failed).sum()),
+        num_failed=int(failed.sum()),
+        num_unfinished=header["num_listed"] - num_rows,
+        num_damaged=sum(
+            bool(errors or filled) for errors, filled in zip(columns["num_errors"], columns["num_filled"], strict=True)
+        ),
+        num_kept=header["num_kept"],
+        num_tokens=header["num_tokens"],
+        accuracies=tuple(accuracies),
+        worst=tuple(worst_classes(per_class_results(ranked["probs"], labels))),
+        class_names=tuple(header["class_names"]),
+        failures=tuple(
+            Failure(*row)
+            for row in zip(columns["video_id"], columns["path"], columns["error"], strict=True)
+            if row[2] is not None
+        ),
+        decode_s=_mean(columns["decode_s"], ~failed),
+        model_s=_mean(columns["model_s"], ~failed),
+    )
+
+
+def _labelled(predictions: Predictions) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels int64 [m] and ranked classes [m, k] of the decoded videos that have a label."""
+    chosen = np.flatnonzero(predictions.labelled)
+    labels = np.array([predictions.columns["label"][i] for i in chosen], dtype=np.int64)
+    return labels, {average: ranked[chosen] for average, ranked in predictions.ranked.items()}
+
+
+def _mean(values: list[float | None], chosen: np.ndarray) -> float | None:
+    kept = [value for value, keep in zip(values, chosen, strict=True) if keep and value is not None]
+    return float(np.mean(kept)) if kept else None
+
+
+def _kind(failure: Failure) -> str:
+    """ "cannot read '/data/a.mp4': no such file" -> "no such file"."""
+    _, found, rest = failure.reason.partition(f"{failure.path!r}: ")
+    return rest if found else failure.reason

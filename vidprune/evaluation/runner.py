@@ -1,0 +1,196 @@
+"""The loop of an evaluation: decode workers -> bounded queue -> model -> store; every video gets its row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vidprune.errors import ConfigError
+from vidprune.evaluation.decoding import Decode, Decoded, decode_all
+from vidprune.evaluation.metrics import average_views
+from vidprune.evaluation.store import STORED, PredictionStore, Row
+from vidprune.inference import ViewOutput, predict_views
+from vidprune.pruning import host_of, token_grid
+from vidprune.types import VideoFrames
+from vidprune.video import ViewPlan, read_video
+
+if TYPE_CHECKING:
+    from vidprune.evaluation.manifests import ManifestEntry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """How an evaluation runs; nothing here changes what it predicts beyond the last bits of a float.
+
+    Attributes:
+        workers: decode processes; 0 decodes in this process.
+        timeout_s: seconds after which the decoding of one file is given up.
+        views_per_batch: views that share a forward pass; None is one video at a time, whose rows are then bit for bit
+            the same whatever else is evaluated. More than a video has lets several videos share a batch.
+        flush_rows, flush_s: rows go to the disk when so many wait, or the first of them has waited so long.
+        stored: "logits" keeps every view's logits, "probs" only their averaged softmax.
+    """
+
+    workers: int = 2
+    timeout_s: float = 120.0
+    views_per_batch: int | None = None
+    flush_rows: int = 64
+    flush_s: float = 30.0
+    stored: str = "logits"
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"workers must be at least 0, got {self.workers}")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s}")
+        if self.views_per_batch is not None and self.views_per_batch < 1:
+            raise ConfigError(f"views_per_batch must be at least 1, got {self.views_per_batch}")
+        if self.flush_rows < 1:
+            raise ConfigError(f"flush_rows must be at least 1, got {self.flush_rows}")
+        if self.stored not in STORED:
+            raise ConfigError(f"store must be one of {', '.join(STORED)}, got {self.stored!r}")
+
+
+def run_entries(
+    entries: Sequence[tuple[int, ManifestEntry]],
+    model: nn.Module,
+    plan: ViewPlan,
+    store: PredictionStore,
+    settings: RunnerSettings,
+    *,
+    backend: str = "pyav",
+    decode: Decode | None = None,
+    on_row: Callable[[Row], None] | None = None,
+) -> None:
+    """Evaluate `entries` (position in the manifest, entry) and append one row for each to `store`.
+
+    A video that cannot be decoded becomes a row with its reason; nothing is put in its place. Rows that were computed
+    when this is interrupted are stored before the interruption goes on.
+
+    Args:
+        decode: from a path to the frames of `plan`; by default `read_video` with `backend`.
+        on_row: called with every row, for a progress bar.
+
+    Raises:
+        StoreError: the store cannot be written. ConfigError: not even one view fits the device's memory.
+    """
+    decode = decode or partial(read_video, plan=plan, backend=backend)
+    by_position = dict(entries)
+    jobs = ((position, str(entry.path)) for position, entry in entries)
+    decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s)
+    writer = _Writer(store, settings)
+    try:
+        for row in _rows(decoded, by_position, _Predictor(model, plan, settings.views_per_batch), settings.stored):
+            writer.add(row)
+            if on_row is not None:
+                on_row(row)
+    finally:
+        decoded.close()  # ends the workers
+        if not writer.broken:
+            writer.flush()
+
+
+def _rows(
+    decoded: Iterable[Decoded], entries: dict[int, ManifestEntry], predictor: _Predictor, stored: str
+) -> Iterator[Row]:
+    """One row per decoded item. Videos wait until as many are there as share a batch."""
+    waiting: list[tuple[Decoded, VideoFrames]] = []
+    for item in decoded:
+        if item.video is None:
+            yield _failed(item, entries[item.position], item.error or "no frames")
+            continue
+        waiting.append((item, item.video))
+        if len(waiting) == predictor.videos_per_batch:
+            yield from _predicted(waiting, entries, predictor, stored)
+            waiting = []
+    yield from _predicted(waiting, entries, predictor, stored)
+
+
+def _predicted(
+    waiting: list[tuple[Decoded, VideoFrames]], entries: dict[int, ManifestEntry], predictor: _Predictor, stored: str
+) -> Iterator[Row]:
+    if not waiting:
+        return
+    start = time.perf_counter()
+    outputs = predictor([video for _, video in waiting])
+    model_s = (time.perf_counter() - start) / len(waiting)
+    for (item, video), output in zip(waiting, outputs, strict=True):
+        entry = entries[item.position]
+        if not output.logits.isfinite().all():
+            yield _failed(item, entry, "the model's logits are not finite; float16 overflows where bfloat16 does not")
+            continue
+        yield Row(
+            position=item.position,
+            video_id=entry.video_id,
+            path=str(entry.path),
+            label=entry.label,
+            view_logits=output.logits.flatten().numpy() if stored == "logits" else None,
+            probs=average_views(output.logits).numpy() if stored == "probs" else None,
+            num_kept=predictor.num_tokens if output.kept_index is None else output.kept_index.shape[1],
+            num_errors=video.num_errors,
+            num_filled=video.num_filled,
+            decode_s=item.seconds,
+            model_s=model_s,
+        )
+
+
+def _failed(item: Decoded, entry: ManifestEntry, reason: str) -> Row:
+    return Row(item.position, entry.video_id, str(entry.path), entry.label, decode_s=item.seconds, error=reason)
+
+
+class _Predictor:
+    """`predict_views` that halves its batches when the device runs out of memory, and keeps to the smaller size."""
+
+    def __init__(self, model: nn.Module, plan: ViewPlan, views_per_batch: int | None) -> None:
+        self.model = model
+        self.plan = plan
+        self.size = views_per_batch or plan.num_views
+        self.videos_per_batch = max(1, self.size // plan.num_views)
+        self.num_tokens = token_grid(host_of(model)).num_tokens
+
+    def __call__(self, videos: list[VideoFrames]) -> list[ViewOutput]:
+        while True:
+            try:
+                return predict_views(videos, self.model, self.plan, views_per_batch=self.size)
+            except torch.OutOfMemoryError as error:
+                if self.size == 1:
+                    message = str(error).splitlines()[0]
+                    raise ConfigError(f"one view alone does not fit the device's memory: {message}") from None
+            # Outside the handler: the exception would keep the failed batch's tensors alive.
+            self.size = -(-min(self.size, len(videos) * self.plan.num_views) // 2)
+            torch.cuda.empty_cache()
+            logger.warning("out of memory: going on with %d views per batch", self.size)
+
+
+class _Writer:
+    """Collects rows and hands them to the store a part at a time."""
+
+    def __init__(self, store: PredictionStore, settings: RunnerSettings) -> None:
+        self.store = store
+        self.settings = settings
+        self.rows: list[Row] = []
+        self.oldest = 0.0
+        self.broken = False
+
+    def add(self, row: Row) -> None:
+        if not self.rows:
+            self.oldest = time.monotonic()
+        self.rows.append(row)
+        waited = time.monotonic() - self.oldest
+        if len(self.rows) >= self.settings.flush_rows or waited >= self.settings.flush_s:
+            self.flush()
+
+    def flush(self) -> None:
+        rows, self.rows = self.rows, []
+        self.broken = True
+        self.store.append(rows)
+        self.broken = False
