@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidprune import __version__
-from vidprune.cli import demo, flops, listing, predict, visualize
+from vidprune.cli import demo, evaluate, flops, listing, predict, report, visualize
 
 app = typer.Typer(
     name="vidprune",
@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("visualize")(visualize.visualize)
 app.command("flops")(flops.flops)
 app.command("list")(listing.list_names)
