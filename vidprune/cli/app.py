@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidprune import __version__
-from vidprune.cli import demo, evaluate, flops, listing, predict, report, visualize
+from vidprune.cli import demo, evaluate, flops, listing, predict, report, validate, visualize
 
 app = typer.Typer(
     name="vidprune",
@@ -23,6 +23,7 @@ app.command("report")(report.report)
 app.command("visualize")(visualize.visualize)
 app.command("flops")(flops.flops)
 app.command("list")(listing.list_names)
+app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)
 
 

@@ -31,12 +31,14 @@ class Manifest:
         source: the list or folder they come from.
         format: how it was read, one of `FORMATS` except "auto".
         warnings: one line each about what was decided while reading, such as repeated rows.
+        num_repeated: rows left out because an earlier row names the same file with the same label.
     """
 
     entries: tuple[ManifestEntry, ...]
     source: str
     format: str
     warnings: tuple[str, ...]
+    num_repeated: int = 0
 
 
 @dataclass(frozen=True)

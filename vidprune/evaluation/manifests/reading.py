@@ -69,10 +69,13 @@ def scan_manifest(
     found = _parse(str(path), format, lookup, num_classes)
     base = str(path) if found.format == "folder" else os.path.dirname(str(path)) if root is None else str(root)
     rows = [row for row in found.rows if _label_in_range(row, limit, found.problems)]
-    entries = _to_entries(rows, base, found)
+    first = _settle_repeated(rows, base, found)
+    num_repeated = len(rows) - len(first)  # those with another label are problems, and no manifest comes of them
+    entries = _to_entries(first, base, found.problems)
     if not entries and not found.problems:
         found.problems.append("no video is listed")
-    return Manifest(entries, str(path), found.format, tuple(found.warnings)), tuple(found.problems)
+    manifest = Manifest(entries, str(path), found.format, tuple(found.warnings), num_repeated)
+    return manifest, tuple(found.problems)
 
 
 def _parse(path: str, format: str, lookup: ClassLookup | None, num_classes: int | None) -> Rows:
@@ -126,35 +129,37 @@ def _label_in_range(row: Row, limit: int | None, problems: list[str]) -> bool:
     return False
 
 
-def _to_entries(rows: list[Row], root: str, found: Rows) -> tuple[ManifestEntry, ...]:
+def _settle_repeated(rows: list[Row], root: str, found: Rows) -> dict[str, Row]:
+    """The first row of every file, by the file's path. A file with two labels is a problem."""
     finder = FileFinder(root)
     first: dict[str, Row] = {}
     repeated: list[Row] = []
     for row in rows:
         file, warning = finder.find(row)
-        found.warnings += [warning] if warning else []
+        if warning:
+            found.warnings.append(warning)
         earlier = first.setdefault(file, row)
-        if earlier is row:
-            continue
-        if earlier.label == row.label:
+        if earlier is not row and earlier.label == row.label:
             repeated.append(row)
-        else:
+        elif earlier is not row:
             found.problems.append(
                 f"{row.where}: {row.text} has label {row.label}, but label {earlier.label} in {earlier.where}"
             )
     if repeated:
         some = ", ".join(row.where for row in repeated[:5]) + (", ..." if len(repeated) > 5 else "")
-        found.warnings.append(f"{len(repeated)} rows repeat a video with the same label and count once: {some}")
+        found.warnings.append(f"{len(repeated)} rows repeat a video with the same label and are left out: {some}")
+    return first
+
+
+def _to_entries(first: dict[str, Row], root: str, problems: list[str]) -> tuple[ManifestEntry, ...]:
     ids = _video_ids([row.text for row in first.values()], root)
     shared = {video_id for video_id, count in Counter(ids).items() if count > 1}
-    found.problems += [
-        f"{row.where}: {file} shares the id {video_id!r} with another video; rename one of them"
-        for video_id, (file, row) in zip(ids, first.items(), strict=True)
-        if video_id in shared
-    ]
-    return tuple(
-        ManifestEntry(video_id, Path(file), row.label) for video_id, (file, row) in zip(ids, first.items(), strict=True)
-    )
+    entries = []
+    for video_id, (file, row) in zip(ids, first.items(), strict=True):
+        if video_id in shared:
+            problems.append(f"{row.where}: {file} shares the id {video_id!r} with another video; rename one of them")
+        entries.append(ManifestEntry(video_id, Path(file), row.label))
+    return tuple(entries)
 
 
 def _video_ids(texts: list[str], root: str) -> list[str]:

@@ -1,0 +1,209 @@
+"""`vidprune validate`: what is wrong with a manifest or a config, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidprune.cli import options as opt
+from vidprune.errors import ConfigError, VidpruneError
+
+if TYPE_CHECKING:
+    from vidprune.config import RunConfig
+
+MAX_LINES = 20  # of problems on a screen; --json has all
+
+
+def validate(
+    path: Annotated[str, typer.Argument(help="A list of videos, a folder of class folders, or a YAML config.")],
+    root: Annotated[str | None, typer.Option(help="Folder of relative paths; else the list's own folder.")] = None,
+    format: Annotated[str, typer.Option(help="auto, videomae, mmaction, paths, csv, kinetics, folder.")] = "auto",
+    class_names: opt.ClassNames = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Labels must be below it.")] = None,
+    own_label_order: Annotated[
+        bool, typer.Option("--own-label-order", help="Other labels than Kinetics-400's published ones are meant.")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Say what is wrong with a manifest or a config before anything runs.
+
+    A manifest is read whole and its files are looked for; a config's names, options and files are checked and its
+    model is built without weights. Exit code 0 if usable, else 2 with one line per problem.
+    """
+    try:
+        if Path(path).suffix.lower() in (".yaml", ".yml") and not Path(path).is_dir():
+            report = _check_config(path)
+        else:
+            report = _check_manifest(path, root, format, class_names, num_classes, own_label_order)
+    except VidpruneError as error:
+        report = {"problems": [str(error)], "warnings": []}
+    usable = not report["problems"]
+    report = {"path": path, "usable": usable} | report
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        _print(report)
+    if not usable:
+        raise typer.Exit(2)
+
+
+def _check_manifest(
+    path: str,
+    root: str | None,
+    format: str,
+    class_names: str | None,
+    num_classes: int | None,
+    own_label_order: bool,
+) -> dict[str, Any]:
+    from vidprune.evaluation.inspection import inspect_manifest
+    from vidprune.labels import class_names as read_class_names
+
+    names = read_class_names(class_names, num_classes) if class_names else None
+    report = inspect_manifest(
+        path,
+        root=root,
+        format=format,
+        class_names=names,
+        num_classes=num_classes,
+        own_label_order=own_label_order,
+    )
+    return {"kind": "manifest"} | asdict(report)
+
+
+def _check_config(path: str) -> dict[str, Any]:
+    from vidprune.config import load_config
+
+    run = load_config(path)
+    report: dict[str, Any] = {"kind": "config", "model": run.model.name, "checkpoint": run.model.checkpoint}
+    report |= {"method": dict(run.method), "views": dict(run.views), "device": run.device, "dtype": run.dtype}
+    report |= {"warnings": [], "problems": []}
+    checks: tuple[Callable[[RunConfig, list[str]], None], ...]
+    checks = (_check_checkpoint, _check_proposal_checkpoint, _check_names, _check_device, _check_objects)
+    for check in checks:
+        try:
+            check(run, report["warnings"])
+        except VidpruneError as error:
+            report["problems"].append(str(error))
+    return report
+
+
+def _check_checkpoint(run: RunConfig, warnings: list[str]) -> None:
+    from vidprune.config import DEMO, demo_file
+
+    checkpoint = str(demo_file("videomae_tiny.safetensors")) if run.model.name == DEMO else run.model.checkpoint
+    if checkpoint is None:
+        warnings.append(f"model {run.model.name} has no checkpoint: its weights are random")
+    else:
+        _require_file("checkpoint", checkpoint)
+
+
+def _check_proposal_checkpoint(run: RunConfig, warnings: list[str]) -> None:
+    from vidprune.config import build_method
+
+    method = build_method(run.method, run.model)
+    proposal, checkpoint = (getattr(method, name, None) for name in ("proposal", "proposal_checkpoint"))
+    if checkpoint is not None:
+        _require_file("proposal_checkpoint", checkpoint)
+    elif isinstance(proposal, str):
+        warnings.append(f"proposal {proposal} has no proposal_checkpoint: its weights are random")
+
+
+def _require_file(what: str, path: str) -> None:
+    if not Path(path).exists():
+        raise ConfigError(f"{what} {path} does not exist; relative paths start from the current folder, {Path.cwd()}")
+
+
+def _check_names(run: RunConfig, warnings: list[str]) -> None:
+    from vidprune.config import DEMO
+    from vidprune.evaluation.label_order import check_class_names
+    from vidprune.labels import class_names
+
+    if run.class_names is None:
+        return
+    # The number of classes of a checkpoint is known once it is loaded, not here.
+    by_weights = run.model.checkpoint is not None or run.model.name == DEMO
+    names = class_names(run.class_names, run.model.num_classes or (None if by_weights else 400))
+    order = check_class_names(names)
+    if order.status == "disagrees":
+        warnings.append(order.text)
+
+
+def _check_device(run: RunConfig, warnings: list[str]) -> None:
+    from vidprune.config import resolve_device
+    from vidprune.video import VIDEO_BACKENDS
+
+    if run.backend not in VIDEO_BACKENDS:
+        VIDEO_BACKENDS.describe(run.backend)  # raises with the nearest names, and imports no decoder
+    resolve_device(run.device)
+
+
+def _check_objects(run: RunConfig, warnings: list[str]) -> None:
+    """Build model, method and views from shapes alone."""
+    import torch
+
+    from vidprune.config import DEMO, build_method, build_views
+    from vidprune.models import create_model
+    from vidprune.pruning import prune
+
+    with torch.device("meta"):
+        host = create_model("videomae_tiny" if run.model.name == DEMO else run.model.name, run.model.num_classes)
+    fields = {key: value for key, value in run.method.items() if key != "proposal_checkpoint"}
+    method = build_method(fields, run.model)
+    build_views(run, host if method is None else prune(host, method, self_check=False))
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from vidprune.cli.screen import console, warn
+
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    facts = _manifest_facts(report) if report.get("kind") == "manifest" else _config_facts(report)
+    for name, value in facts.items():
+        table.add_row(name, Text(value))  # Text: brackets in file names are no markup
+    console().print(f"{report['path']}: {'usable' if report['usable'] else 'not usable'}", markup=False)
+    if facts:
+        console().print(table)
+    for line in report["warnings"][:MAX_LINES]:
+        warn(f"warning: {line}")
+    for line in report["problems"][:MAX_LINES]:
+        warn(f"error: {line}")
+    for kind in ("warnings", "problems"):
+        if len(report[kind]) > MAX_LINES:
+            warn(f"... and {len(report[kind]) - MAX_LINES} more {kind}; --json lists all")
+
+
+def _manifest_facts(report: dict[str, Any]) -> dict[str, str]:
+    copy = f" ({report['known_size']})" if report["known_size"] else ""
+    facts = {"format": report["format"], "videos": f"{report['num_videos']:,}{copy}"}
+    if report["label_range"]:
+        low, high = report["label_range"]
+        empty = f", {report['num_empty_classes']} classes have no video" if report["num_empty_classes"] else ""
+        facts["labels"] = f"{report['num_classes_seen']} classes from {low} to {high}{empty}"
+        facts["fewest videos"] = _counts(report["fewest"])
+        facts["most videos"] = _counts(report["most"])
+    if report["num_labelled"] < report["num_videos"]:
+        facts["without label"] = f"{report['num_videos'] - report['num_labelled']:,}"
+    facts["repeated rows"] = f"{report['num_repeated']:,}"
+    facts["missing files"] = f"{report['num_missing']:,}" + "".join(f"\n  {name}" for name in report["missing"])
+    facts["label order"] = report["label_order"]["text"]
+    return facts
+
+
+def _counts(counts: list[dict[str, int]]) -> str:
+    return ", ".join(f"class {count['label']}: {count['num_videos']}" for count in counts)
+
+
+def _config_facts(report: dict[str, Any]) -> dict[str, str]:
+    names = ("model", "checkpoint", "device", "dtype")
+    facts = {name: str(report[name]) for name in names if report.get(name) is not None}
+    for name in ("method", "views"):
+        if report.get(name):
+            facts[name] = ", ".join(f"{key} {value}" for key, value in report[name].items())
+    return facts
