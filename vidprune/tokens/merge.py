@@ -28,7 +28,7 @@ def bipartite_match(metric: Tensor, num_merged: int, num_prefix: int = 0) -> Mov
     the rest of A, then B, each ascending: tokens meet new neighbours in the next block.
 
     Args:
-        metric: [B, K, C], e.g. keys averaged over heads.
+        metric: [B, K, C], K >= 2, e.g. keys averaged over heads.
         num_merged: r, 0 <= r <= K // 2.
         num_prefix: P, which only decides whether the first token is at an even or an odd position.
     """
