@@ -37,7 +37,8 @@ HELDOUT_IMAGES, VAL_IMAGES = 450, 150
 SPRITE = 60  # side of a digit image after the smooth upscale of the padded 10x10 original
 SPRITE_INK = 48  # side of the 8x8 ink area inside it
 CRF = 20
-NUM_SPECKS, SPECK_SIDE = 20, (12, 16)
+NUM_SPECKS, SPECK_SIDE = 18, (12, 16)
+CLEAR = 5
 SPECK_SHADE = 0.3  # the upper part of a speck that is dark
 MASK_SCALE = 4  # masks are kept at a quarter of the resolution
 MARGIN = 24  # texture beyond the frame on every side, for the camera to move into
@@ -275,7 +276,7 @@ def render(
         frame = cv2.warpAffine(
             scene.background, shift, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
-        _draw_specks(frame, scene.specks, float(t), camera_x - left, camera_y - top)
+        _draw_specks(frame, scene, float(t), camera_x - left, camera_y - top)
         for sprite in scene.sprites:
             acting = sprite.motion is not None
             _draw(frame, masks[i] if acting else None, sprite, float(t), camera_x - left, camera_y - top)
@@ -283,10 +284,20 @@ def render(
     return frames, masks
 
 
-def _draw_specks(frame: np.ndarray, specks: np.ndarray, t: float, dx: float, dy: float) -> None:
-    """Paints the specks' squares into `frame` in place; one that leaves the stage on one side comes back on the other."""
-    x = np.mod(specks[:, 0] + specks[:, 2] * t, WIDTH + 2 * MARGIN) - MARGIN + dx
-    y = np.mod(specks[:, 1] + specks[:, 3] * t, HEIGHT + 2 * MARGIN) - MARGIN + dy
+def _draw_specks(frame: np.ndarray, scene: Scene, t: float, dx: float, dy: float) -> None:
+    """Paints the specks' squares into `frame` in place, but for those that would pass behind a digit.
+
+    One that leaves the stage on one side comes back on the other.
+    """
+    specks = scene.specks
+    x = np.mod(specks[:, 0] + specks[:, 2] * t, WIDTH + 2 * MARGIN) - MARGIN
+    y = np.mod(specks[:, 1] + specks[:, 3] * t, HEIGHT + 2 * MARGIN) - MARGIN
+    for sprite in scene.sprites:
+        sprite_x, sprite_y, _, scale = sprite.pose(t)
+        reach = scale * SPRITE_INK / 2 + CLEAR
+        apart = np.maximum(np.abs(x + specks[:, 4] / 2 - sprite_x), np.abs(y + specks[:, 4] / 2 - sprite_y)) > reach
+        specks, x, y = specks[apart], x[apart], y[apart]
+    x, y = x + dx, y + dy
     x0, y0 = np.maximum(np.rint(x), 0).astype(int).tolist(), np.maximum(np.rint(y), 0).astype(int).tolist()
     x1, y1 = np.rint(x + specks[:, 4]).astype(int).tolist(), np.rint(y + specks[:, 4]).astype(int).tolist()
     split = np.rint(y + specks[:, 4] * SPECK_SHADE).astype(int).tolist()

@@ -41,6 +41,7 @@ class Recipe:
     image_samples: int  # single tubelets of one digit, for the digit alone
     zoom_clips: int  # windows around the actor
     ramp_clips: int  # whole crops of easier scenes
+    mixed: bool  # whether every other step goes on with windows
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.05
@@ -50,8 +51,8 @@ class Recipe:
 
 
 RECIPES = {
-    "videomae": Recipe(image_samples=144_000, zoom_clips=24_000, ramp_clips=16_000, batch_size=16, learning_rate=1e-3),
-    "x3d": Recipe(image_samples=0, zoom_clips=42_000, ramp_clips=16_000, batch_size=32, learning_rate=3e-3),
+    "videomae": Recipe(image_samples=144_000, zoom_clips=24_000, ramp_clips=16_000, mixed=True, batch_size=16, learning_rate=1e-3),
+    "x3d": Recipe(image_samples=0, zoom_clips=42_000, ramp_clips=16_000, mixed=False, batch_size=32, learning_rate=3e-3),
 }
 
 
@@ -68,15 +69,19 @@ class Stage:
         return self.patches * SPEC.tubelet[1]
 
 
-def stage_at(recipe: Recipe, seen: int) -> Stage:
-    """Single tubelets first, then clips in windows around the actor, then whole crops; each from easy to hard."""
+def stage_at(recipe: Recipe, seen: int, step: int) -> Stage:
+    """Single tubelets first, then clips in windows around the actor, then whole crops; each from easy to hard.
+
+    A ViT goes on seeing windows at every other step until the final decay: they cost it a third of a whole crop.
+    """
     if seen < recipe.image_samples:
         return Stage(min(seen / (0.6 * recipe.image_samples), 1.0), 3, 1)
     seen -= recipe.image_samples
     if seen < recipe.zoom_clips:
         return Stage(seen / recipe.zoom_clips, 4, SPEC.grid.t)
     seen -= recipe.zoom_clips
-    return Stage(min(0.4 + 0.6 * seen / recipe.ramp_clips, 1.0), SPEC.grid.h, SPEC.grid.t)
+    patches = 4 if recipe.mixed and step % 2 else SPEC.grid.h
+    return Stage(min(0.4 + 0.6 * seen / recipe.ramp_clips, 1.0), patches, SPEC.grid.t)
 
 
 class X3DOnClip(nn.Module):
@@ -113,7 +118,7 @@ def factor_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, : len(DIGITS)], digit) + F.cross_entropy(logits[:, len(DIGITS) :], motion)
 
 
-def training_clip(seed: int, index: int, stage: Stage) -> tuple[np.ndarray, int]:
+def training_clip(seed: int, index: int, stage: Stage) -> tuple[np.ndarray, int, Tensor]:
     """Clip `index` of the endless training stream: uint8 [T, side, side, 3] at a random start and place, and its label."""
     scene = make_scene("train", seed, index, difficulty=stage.difficulty)
     rng = np.random.default_rng([seed, len(SPLITS), index])
@@ -125,25 +130,52 @@ def training_clip(seed: int, index: int, stage: Stage) -> tuple[np.ndarray, int]
         anchor_x, anchor_y = scene.sprites[-1].anchor
         left = int(anchor_x + camera_x + rng.uniform(-8, 8)) - stage.side // 2
         top = int(anchor_y + camera_y + rng.uniform(-8, 8)) - stage.side // 2
-    frames, _ = render(scene, range(start, start + span, FRAME_STRIDE), top, left, stage.side, stage.side)
+    frames, mask = render(scene, range(start, start + span, FRAME_STRIDE), top, left, stage.side, stage.side)
     if rng.random() < 0.3:  # block and ringing noise like a video codec's
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
         frames = np.stack([cv2.imdecode(cv2.imencode(".jpg", f, quality)[1], cv2.IMREAD_COLOR) for f in frames])
-    return frames, scene.label
+    return frames, scene.label, opacity_per_token(mask)
 
 
-def forward_stage(model: nn.Module, clip: Tensor, stage: Stage, rng: np.random.Generator) -> Tensor:
-    """Factor logits of a batch [B, 3, T, side, side]; windows get the position codes of a random place of the grid."""
-    if isinstance(model, X3DOnClip) or stage.side == SPEC.image_size:
-        return model(clip)
-    assert isinstance(model, VideoMAE)
+def opacity_per_token(mask: np.ndarray) -> Tensor:
+    """Mean opacity of the actor in each token, float32 [t * h * w] in 0-255, of masks uint8 [T, H, W]."""
+    return F.avg_pool3d(torch.from_numpy(mask).float()[None], SPEC.tubelet).flatten()
+
+
+def vit_tokens(model: VideoMAE, clip: Tensor, stage: Stage, rng: np.random.Generator) -> Tensor:
+    """Last tokens [B, n, D] of a batch [B, 3, T, side, side]; windows get the codes of a random place of the grid."""
     grid = SPEC.grid
     row, column = rng.integers(0, grid.h - stage.patches + 1, 2)
     time = rng.integers(0, grid.t - stage.tubelets + 1)
     index = torch.arange(grid.num_tokens, device=clip.device).view(grid.shape)
     index = index[time : time + stage.tubelets, row : row + stage.patches, column : column + stage.patches].flatten()
     x = model.patch_embed.proj(clip).flatten(2).transpose(1, 2) + model.pos_embed[:, index]  # [B, t * p * p, D]
-    return model.forward_head(model.norm(model.blocks(x)))
+    return model.norm(model.blocks(x))
+
+
+class TokenLabels(nn.Module):
+    """Token labelling (Jiang et al., NeurIPS 2021): each token of the host says which actor it shows, if any.
+
+    A training aid of the host alone: these two linear layers are thrown away afterwards, and the proposal has none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(SPEC.width)
+        self.digit = nn.Linear(SPEC.width, len(DIGITS) + 1)  # the last class is "no actor here"
+        self.motion = nn.Linear(SPEC.width, len(MOTIONS) + 1)
+
+    def loss(self, tokens: Tensor, labels: Tensor, opacity: Tensor) -> Tensor:
+        """Cross entropy over tokens [B, n, D], where `opacity` [B, n] is the actor's; empty tokens weigh a tenth."""
+        shown = opacity > 255 * 0.03
+        weight = torch.where(shown, 1.0, 0.1)
+        tokens = self.norm(tokens)
+        total = tokens.new_zeros(())
+        for layer, value in ((self.digit, labels // len(MOTIONS)), (self.motion, labels % len(MOTIONS))):
+            target = torch.where(shown, value[:, None], layer.out_features - 1)
+            losses = F.cross_entropy(layer(tokens).transpose(1, 2), target, reduction="none")
+            total = total + (losses * weight).sum() / weight.sum()
+        return total
 
 
 def stage_loss(logits: Tensor, labels: Tensor, stage: Stage) -> Tensor:
@@ -162,15 +194,16 @@ def normalise(clip: Tensor) -> Tensor:
     return (clip / 255 - MEAN.to(clip.device)) / STD.to(clip.device)
 
 
-def training_batch(seed: int, first: int, size: int, stage: Stage, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normalised samples `first` to `first + size` of the stream, [B, 3, T, side, side], and their labels [B]."""
+def training_batch(
+    seed: int, first: int, size: int, stage: Stage, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Normalised samples `first` to `first + size` of the stream, [B, 3, T, side, side], labels [B], opacities [B, n]."""
     if stage.tubelets == 1:
-        frames, digits = digit_images(
-            size, stage.side, stage.difficulty, torch.Generator().manual_seed(seed * 10**9 + first)
-        )
-        return normalise(frames.to(device)), (digits * len(MOTIONS)).to(device)
-    clips, labels = zip(*(training_clip(seed, first + i, stage) for i in range(size)), strict=True)
-    return to_clip(np.stack(clips), device), torch.tensor(labels, device=device)
+        generator = torch.Generator().manual_seed(seed * 10**9 + first)
+        frames, digits = digit_images(size, stage.side, stage.difficulty, generator)
+        return normalise(frames.to(device)), (digits * len(MOTIONS)).to(device), None
+    clips, labels, masks = zip(*(training_clip(seed, first + i, stage) for i in range(size)), strict=True)
+    return to_clip(np.stack(clips), device), torch.tensor(labels, device=device), torch.stack(masks).to(device)
 
 
 def validation_set(num_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,7 +215,7 @@ def validation_set(num_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray, n
         clip, mask = render(scene, range(start, start + 32, FRAME_STRIDE), 0, left, HEIGHT, HEIGHT)
         frames.append(clip)
         labels.append(scene.label)
-        masks.append(F.avg_pool3d(torch.from_numpy(mask).float()[None], SPEC.tubelet).flatten().numpy())
+        masks.append(opacity_per_token(mask).numpy())
     return np.stack(frames), np.array(labels), np.stack(masks)
 
 
@@ -226,8 +259,11 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
     torch.manual_seed(seed)
     model = build_model(name).to(device)
     ema = copy.deepcopy(model)
+    token_labels = TokenLabels().to(device)
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
+    if isinstance(model, VideoMAE):
+        rest += token_labels.parameters()
     groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     seen, step, path = 0, 0, out / "checkpoint.pt"
@@ -235,18 +271,24 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
         state = torch.load(path, weights_only=True, map_location=device)
         model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
+        token_labels.load_state_dict(state["token_labels"])
         optimizer.load_state_dict(state["optimizer"])
         seen, step = state["seen"], state["step"]
     out.mkdir(parents=True, exist_ok=True)
     val = validation_set(240, seed=0)
     loss_sum, loss_count, saved, started = 0.0, 0, time.monotonic(), time.monotonic()
     while seen < total_clips:
-        stage = stage_at(recipe, seen)
-        clip, labels = training_batch(seed, seen, recipe.batch_size, stage, device)
+        stage = stage_at(recipe, seen, step)
+        clip, labels, opacity = training_batch(seed, seen, recipe.batch_size, stage, device)
         model.train()
-        logits = forward_stage(model, clip, stage, np.random.default_rng([seed, step]))
-        loss = stage_loss(logits, labels, stage)
-        model.zero_grad(set_to_none=True)
+        if isinstance(model, VideoMAE):
+            tokens = vit_tokens(model, clip, stage, np.random.default_rng([seed, step]))
+            loss = stage_loss(model.forward_head(tokens), labels, stage)
+            if opacity is not None:
+                loss = loss + token_labels.loss(tokens, labels, opacity)
+        else:
+            loss = stage_loss(model(clip), labels, stage)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -256,7 +298,8 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
         seen, step = seen + recipe.batch_size, step + 1
         loss_sum, loss_count = loss_sum + loss.item(), loss_count + 1
         if time.monotonic() - saved > 60 or seen >= total_clips:
-            state = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"model": model.state_dict(), "ema": ema.state_dict(), "token_labels": token_labels.state_dict()}
+            state |= {"optimizer": optimizer.state_dict()}
             torch.save({**state, "seen": seen, "step": step}, path)
             row = {"clips": seen, "minutes": (time.monotonic() - started) / 60, "difficulty": stage.difficulty}
             row |= {"train_loss": loss_sum / loss_count, **evaluate(ema, val, device)}
