@@ -158,18 +158,13 @@ def _check_objects(run: RunConfig, warnings: list[str]) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from vidprune.cli.screen import console, warn
 
-    table = Table(show_header=False, box=None, padding=(0, 2))
     facts = _manifest_facts(report) if report.get("kind") == "manifest" else _config_facts(report)
-    for name, value in facts.items():
-        table.add_row(name, Text(value))  # Text: brackets in file names are no markup
-    console().print(f"{report['path']}: {'usable' if report['usable'] else 'not usable'}", markup=False)
-    if facts:
-        console().print(table)
+    width = max(map(len, facts), default=0)
+    lines = [f"{report['path']}: {'usable' if report['usable'] else 'not usable'}"]
+    lines += [f"  {name:<{width}}  {value}" for name, value in facts.items()]
+    console().print("\n".join(lines), markup=False, soft_wrap=True)  # a path is copied whole, never broken
     for line in report["warnings"][:MAX_LINES]:
         warn(f"warning: {line}")
     for line in report["problems"][:MAX_LINES]:
@@ -191,7 +186,7 @@ def _manifest_facts(report: dict[str, Any]) -> dict[str, str]:
     if report["num_labelled"] < report["num_videos"]:
         facts["without label"] = f"{report['num_videos'] - report['num_labelled']:,}"
     facts["repeated rows"] = f"{report['num_repeated']:,}"
-    facts["missing files"] = f"{report['num_missing']:,}" + "".join(f"\n  {name}" for name in report["missing"])
+    facts["missing files"] = f"{report['num_missing']:,}" + "".join(f"\n    {name}" for name in report["missing"])
     facts["label order"] = report["label_order"]["text"]
     return facts
 

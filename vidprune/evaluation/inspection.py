@@ -92,7 +92,8 @@ def inspect_manifest(
     manifest, found = scan_manifest(path, root=root, format=format, class_names=class_names, num_classes=num_classes)
     if num_classes is None and class_names is not None:
         num_classes = len(class_names)
-    problems, warnings = [], list(manifest.warnings)
+    problems: list[str] = []
+    warnings = list(manifest.warnings)
     order = check_label_order(manifest, num_classes)
     if order.status == "disagrees":
         (warnings if own_label_order else problems).append(order.text)

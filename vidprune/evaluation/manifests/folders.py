@@ -72,7 +72,7 @@ def _contents(folder: str) -> tuple[list[str], list[str]]:
 
 def _videos(folder: str, name: str) -> Iterator[str]:
     """Videos of one class folder, however deep, as paths relative to `folder`."""
-    for parent, _, files in os.walk(os.path.join(folder, name), followlinks=True):
+    for parent, _, files in os.walk(os.path.join(folder, name)):
         for file in files:
             if split_suffix(file)[1] and not file.startswith("."):
                 yield os.path.relpath(os.path.join(parent, file), folder)

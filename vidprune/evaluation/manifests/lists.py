@@ -22,20 +22,19 @@ _LAST_NUMBER = {
 
 @dataclass(frozen=True)
 class _Line:
-    """A line with its numbers peeled off the right: `paths[n]` is what stays once the last n are gone."""
+    """A line with its numbers peeled off the right: `paths[n]` is what stays once the last n are gone.
+
+    `certain` says how many numbers follow the path, where the path shows its end by a video's suffix, else None.
+    """
 
     number: int
     paths: tuple[str, ...]
     numbers: tuple[int, ...]
+    certain: int | None
 
     @property
     def num_numbers(self) -> int:
         return len(self.numbers)
-
-    @property
-    def certain(self) -> int | None:
-        """How many numbers follow the path, where the path shows its end by a video's suffix."""
-        return next((n for n, path in enumerate(self.paths) if split_suffix(unquoted(path))[1]), None)
 
 
 def parse_list(lines: list[tuple[int, str]], num_numbers: int | None = None) -> Rows:
@@ -67,7 +66,8 @@ def _peel(number: int, text: str, delimiter: str) -> _Line:
     while len(numbers) < 3 and (match := _LAST_NUMBER[delimiter].fullmatch(paths[-1])):
         paths.append(match[1])
         numbers.append(int(match[2]))
-    return _Line(number, tuple(paths), tuple(numbers))
+    certain = next((n for n, path in enumerate(paths) if split_suffix(unquoted(path))[1]), None)
+    return _Line(number, tuple(paths), tuple(numbers), certain)
 
 
 def _vote(lines: list[_Line]) -> int:
