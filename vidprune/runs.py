@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from vidprune.config import (
     demo_file,
     resolve_device,
 )
-from vidprune.errors import ConfigError
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.identity import PROTOCOL_VERSIONS, environment, file_sha256, rows_sha256
 from vidprune.evaluation.report import EvaluationReport
@@ -37,7 +36,7 @@ MAX_WORKERS = 16
 def evaluate(
     config: EvaluateConfig,
     *,
-    on_start: Callable[[int, int], None] | None = None,
+    on_start: Callable[[int, int, Sequence[str]], None] | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> EvaluationReport:
     """Evaluate a manifest into `config.out`, going on from what is there, and report on it.
@@ -47,24 +46,22 @@ def evaluate(
     that it is incomplete; the last one's is whole and is the one that stays in the folder.
 
     Args:
-        on_start: called with the number of videos this process will evaluate and the number already done.
+        on_start: called with how many videos this process will evaluate, how many are done, and the list's warnings.
         on_row: called with every new row.
 
     Raises:
         ConfigError: an option or a label out of range, an unreadable manifest.
         StoreError: `config.out` holds another run, or cannot be written.
     """
-    from vidprune.evaluation.manifests import read_manifest
+    from vidprune.pruning import host_of
 
     settings = _runner_settings(config)
     rank, world = _rank()
     run = dataclasses.replace(config.run, device=_device(config.run.device))
-    names = _class_names(run)
-    manifest = read_manifest(config.manifest, root=config.root, format=config.manifest_format, class_names=names)
     model = build_model(run)
     plan = build_views(run, model)
+    manifest = _manifest(config, run, int(host_of(model).num_classes))
     facts = _facts(config, run, model, manifest)
-    _check_labels(manifest, facts["num_classes"])
     store = PredictionStore.create_or_resume(config.out, run_identity(config, run, plan, manifest), facts)
     done = store.chosen_rows()
     mine = [
@@ -73,7 +70,7 @@ def evaluate(
         if position % world == rank and (position not in done or (config.retry_failed and done[position][2]))
     ]
     if on_start is not None:
-        on_start(len(mine), len(done))
+        on_start(len(mine), len(done), manifest.warnings)
     run_entries(mine, model, plan, store, settings, backend=run.backend, on_row=on_row)
     return write_report(config.out)
 
@@ -112,20 +109,16 @@ def _method_identity(run: RunConfig) -> dict[str, Any]:
     method = build_method(run.method, run.model)
     if method is None:
         return {"name": "dense"}
-    fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)} if _is_config(method) else {}
+    config: Any = method  # a dataclass, says `Pruner`
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     checkpoint = fields.pop("proposal_checkpoint", None)
     if "proposal" in fields:
         fields["proposal_sha256"] = None if checkpoint is None else file_sha256(checkpoint)
     return {"name": method.name, **fields}
 
 
-def _is_config(method: object) -> bool:
-    return dataclasses.is_dataclass(method) and not isinstance(method, type)
-
-
 def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: Manifest) -> dict[str, Any]:
     """What the header says besides the identity."""
-    from vidprune.labels import default_class_names
     from vidprune.pruning import PrunedViT, host_of, token_grid
 
     host = host_of(model)
@@ -133,7 +126,7 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
     num_tokens = token_grid(host).num_tokens
     return {
         "num_classes": num_classes,
-        "class_names": list(_class_names(run, num_classes) or default_class_names(num_classes)),
+        "class_names": list(_class_names(run, num_classes)),
         "num_tokens": num_tokens,
         "num_kept": model.num_kept() if isinstance(model, PrunedViT) else num_tokens,
         "weights": getattr(host, "checkpoint_source", None) or f"random weights, seed {run.seed}",
@@ -145,20 +138,29 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
     }
 
 
-def _class_names(run: RunConfig, num_classes: int | None = None) -> tuple[str, ...] | None:
-    from vidprune.labels import class_names
+def _manifest(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Manifest:
+    """The list of videos; what is doubtful about the order of its labels joins its warnings."""
+    from vidprune.evaluation.label_order import check_label_order
+    from vidprune.evaluation.manifests import read_manifest
+
+    names = _class_names(run, num_classes)
+    manifest = read_manifest(
+        config.manifest,
+        root=config.root,
+        format=config.manifest_format,
+        class_names=None if names[0] == "class 0" else names,  # numbers are no names
+        num_classes=num_classes,
+    )
+    order = check_label_order(manifest, num_classes)
+    doubts = (order.text,) if order.status == "disagrees" else ()
+    return dataclasses.replace(manifest, warnings=(*manifest.warnings, *doubts))
+
+
+def _class_names(run: RunConfig, num_classes: int) -> tuple[str, ...]:
+    from vidprune.labels import class_names, default_class_names
 
     source = run.class_names or (DEMO if run.model.name == DEMO else None)
-    return None if source is None else class_names(source, num_classes)
-
-
-def _check_labels(manifest: Manifest, num_classes: int) -> None:
-    for entry in manifest.entries:
-        if entry.label is not None and not 0 <= entry.label < num_classes:
-            raise ConfigError(
-                f"video {entry.video_id!r} has label {entry.label}, the model has classes 0 to {num_classes - 1}; "
-                "give the manifest the labels that the model was trained with"
-            )
+    return default_class_names(num_classes) if source is None else class_names(source, num_classes)
 
 
 def _runner_settings(config: EvaluateConfig) -> RunnerSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,7 +91,7 @@ def evaluate(
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Row], None]]]:
+def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Callable[[Row], None]]]:
     """A bar on stderr with rate, time left and failures; silent where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import (
@@ -102,6 +102,8 @@ def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Row], No
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from vidprune.cli.screen import warn
 
     err = Console(stderr=True)
     bar = Progress(
@@ -120,7 +122,9 @@ def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Row], No
         task = bar.add_task("evaluating", total=None, rate="", failed="")
         num_failed = 0
 
-        def on_start(num_to_do: int, num_done: int) -> None:
+        def on_start(num_to_do: int, num_done: int, warnings: Sequence[str]) -> None:
+            for warning in warnings:
+                warn(warning)
             bar.reset(task, total=num_to_do)
             if num_done:
                 err.print(f"going on: {num_done} videos are done, {num_to_do} are left", style="dim")

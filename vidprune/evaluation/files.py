@@ -99,7 +99,7 @@ def accuracy_cells(accuracy: Accuracy) -> list[tuple[str, str]]:
         ("top-5 of listed, failures wrong", accuracy.top5_listed),
     ]
     cells = [(what, share_text(share)) for what, share in pairs]
-    mean = "-" if accuracy.mean_class is None else f"{accuracy.mean_class:.2%}"
+    mean = "-" if accuracy.mean_class is None else f"{100 * accuracy.mean_class:.2f} %"
     return [*cells, ("mean class accuracy of decoded", mean)]
 
 

@@ -139,4 +139,7 @@ def wilson_interval(num_correct: int, num_total: int, z: float = 1.959964) -> tu
     centre = p + z * z / (2 * num_total)
     half = z * math.sqrt(p * (1 - p) / num_total + z * z / (4 * num_total**2))
     scale = 1 + z * z / num_total
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # The ends are exact where they must be, not a rounding error inside.
+    low = 0.0 if num_correct == 0 else (centre - half) / scale
+    high = 1.0 if num_correct == num_total else (centre + half) / scale
+    return low, high
