@@ -348,4 +348,4 @@ def test_the_real_validation_list() -> None:
 def test_the_command_line_takes_the_same_files_for_videos() -> None:
     from vidprune.cli import inputs
 
-    assert inputs.VIDEO_SUFFIXES == set(VIDEO_SUFFIXES)
+    assert set(VIDEO_SUFFIXES) == inputs.VIDEO_SUFFIXES
