@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
 from vidprune.errors import ConfigError, UnknownNameError
-from vidprune.evaluation.manifests import VIDEO_SUFFIXES, ClassLookup, find_missing, read_manifest, scan_manifest
+from vidprune.evaluation.manifests import ClassLookup, find_missing, read_manifest, scan_manifest
 from vidprune.labels import class_names
 
 REAL_LIST = REPOSITORY.parent / "shared" / "data" / "kinetics400" / "val_list_mmaction.txt"
@@ -343,9 +343,3 @@ def test_the_real_validation_list() -> None:
     for line in REAL_LIST.read_text().splitlines():
         youtube_id, _, label = line.split(" ")
         assert by_id[youtube_id] == int(label)
-
-
-def test_the_command_line_takes_the_same_files_for_videos() -> None:
-    from vidprune.cli import inputs
-
-    assert set(VIDEO_SUFFIXES) == inputs.VIDEO_SUFFIXES

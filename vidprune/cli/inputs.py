@@ -9,11 +9,7 @@ from pathlib import Path
 
 from vidprune.config import DEMO, demo_file
 from vidprune.errors import ConfigError
-
-VIDEO_SUFFIXES = {
-    *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts"),
-    *(".mts", ".wmv", ".flv", ".3gp", ".ogv", ".gif", ".y4m"),
-}
+from vidprune.evaluation.manifests import VIDEO_SUFFIXES
 
 
 def expand_inputs(inputs: Iterable[str]) -> list[Path]:
