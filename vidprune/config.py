@@ -82,8 +82,8 @@ class EvaluateConfig:
         run: the model, the method, the views.
         root: folder that relative paths of the manifest start from.
         manifest_format: "auto", or the manifest's format by name.
-        workers: decode processes, 0 for none; None is one per CPU core this process may use, at most 16. Each process
-            of a `torchrun` has its own.
+        workers: decode processes, 0 for none; None is one per CPU core this process may use, at most 16. The
+            processes of a `torchrun` on one machine share its cores.
         timeout_s: seconds after which decoding a file is given up.
         max_failed: failures up to which the run counts as a success.
         store: "logits" keeps every view's, "probs" only the average (a fifteenth of the space at 15 views).

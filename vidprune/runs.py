@@ -42,8 +42,8 @@ def evaluate(
     """Evaluate a manifest into `config.out`, going on from what is there, and report on it.
 
     Under `torchrun` every process takes its share of the videos and writes into the same folder; no process waits for
-    another, and a later run may have another number of them. The report of a process that ends before the others says
-    that it is incomplete; the last one's is whole and is the one that stays in the folder.
+    another, and a later run may have another number of them. The report of a process that ends before the others is
+    incomplete (`is_complete`); the last one's is whole and stays in the folder.
 
     Args:
         on_start: called with how many videos this process will evaluate, how many are done, and the list's warnings.
@@ -164,9 +164,9 @@ def _class_names(run: RunConfig, num_classes: int) -> tuple[str, ...]:
 
 
 def _runner_settings(config: EvaluateConfig) -> RunnerSettings:
-    workers = config.workers
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return RunnerSettings(
-        workers=min(MAX_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers,
+        workers=max(1, min(MAX_WORKERS, cores)) if config.workers is None else config.workers,
         timeout_s=config.timeout_s,
         views_per_batch=config.run.views_per_batch,
         flush_rows=config.flush_rows,

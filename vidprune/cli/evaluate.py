@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,10 +86,12 @@ def evaluate(
         store=store,
         retry_failed=retry_failed,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: store what is there, then leave
     with _progress() as (on_start, on_row):
         report = run_evaluation(settings, on_start=on_start, on_row=on_row)
-    _print(report, as_json)
-    _judge(report, max_failed)
+    if report.is_complete:  # under torchrun, the last process speaks for all
+        _print(report, as_json)
+        _judge(report, max_failed)
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Cal
         TimeRemainingColumn(),
         TextColumn("[red]{task.fields[failed]}[/]"),
         console=err,
-        disable=not err.is_terminal,
+        disable=not err.is_terminal or os.environ.get("RANK", "0") != "0",
         transient=True,
     )
     with bar:
@@ -124,7 +128,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Cal
 
         def on_start(num_to_do: int, num_done: int, warnings: Sequence[str]) -> None:
             for warning in warnings:
-                warn(warning)
+                warn(f"warning: {warning}")
             bar.reset(task, total=num_to_do)
             if num_done:
                 err.print(f"going on: {num_done} videos are done, {num_to_do} are left", style="dim")
