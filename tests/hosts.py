@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -68,3 +71,23 @@ def pixels_for(host: VisionTransformer, batch: int = 2, seed: int = 1) -> torch.
     """Random input of the host's size."""
     shape = (3, 8, 64, 64) if isinstance(host, VideoMAE) else (3, 32, 32)
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+Between = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def run_by_hand(host: VisionTransformer, pixels: torch.Tensor, between: Between) -> torch.Tensor:
+    """Logits [classes] of one sample on a plain pre-norm host, attention written out.
+
+    `between(block, x, probs, keys)` gets the tokens [N, D] after the attention's residual, the attention [heads, N, N]
+    and the keys [heads, N, head_dim], and returns the tokens that go on to the MLP.
+    """
+    x = host._pos_embed(host.patch_embed(pixels))[0]  # [N, D]
+    for index, block in enumerate(host.blocks):
+        heads, size = block.attn.num_heads, block.attn.head_dim
+        q, k, v = block.attn.qkv(block.norm1(x)).view(-1, 3, heads, size).permute(1, 2, 0, 3)  # [heads, N, size]
+        probs = (q @ k.transpose(1, 2) / math.sqrt(size)).softmax(-1)
+        x = x + block.attn.proj((probs @ v).transpose(0, 1).reshape(len(x), -1))
+        x = between(index, x, probs, k)
+        x = x + block.mlp(block.norm2(x))
+    return host.forward_head(host.norm(x)[None])[0]

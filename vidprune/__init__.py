@@ -22,6 +22,8 @@ _PUBLIC = {
     "Centre": "vidprune.pruners.controls",
     "FrameDifference": "vidprune.pruners.controls",
     "ToMe": "vidprune.pruners.tome",
+    "EViT": "vidprune.pruners.evit",
+    "ETPS": "vidprune.pruners.etps",
     "predict_video": "vidprune.inference",
     "evaluate": "vidprune.runs",
     "EvaluateConfig": "vidprune.config",
@@ -53,6 +55,8 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.pruners.controls import FrameDifference as FrameDifference
     from vidprune.pruners.controls import Random as Random
     from vidprune.pruners.controls import Uniform as Uniform
+    from vidprune.pruners.etps import ETPS as ETPS
+    from vidprune.pruners.evit import EViT as EViT
     from vidprune.pruners.papr import PaPr as PaPr
     from vidprune.pruners.tome import ToMe as ToMe
     from vidprune.pruning import PrunedViT as PrunedViT

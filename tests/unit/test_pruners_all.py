@@ -14,6 +14,8 @@ from tests.hosts import ALL_HOSTS, FEW_HOSTS, make_host, pixels_for
 from vidprune.profiling.flops import flops
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.controls import Centre, FrameDifference, Random, Uniform
+from vidprune.pruners.etps import ETPS
+from vidprune.pruners.evit import EViT
 from vidprune.pruners.tome import ToMe
 from vidprune.pruning import PrunedViT, prune
 
@@ -45,6 +47,11 @@ ROWS = {
     "tome": Row(lambda r: ToMe(int(r)), 0, (1, 2, 4), loses_tokens=False),
     "tome, later half": Row(lambda r: ToMe(int(r), start_block=1), 0, (1, 2, 4), loses_tokens=False),
     "tome, schedule": Row(lambda r: ToMe((int(r), -1.0)), 0, (1, 2, 4), loses_tokens=False),
+    "evit": Row(EViT, 1.0, (0.9, 0.6, 0.3), loses_tokens=False),
+    "evit, no fusion": Row(lambda z: EViT(z, fuse=False), 1.0, (0.9, 0.6, 0.3)),
+    "evit, received": Row(lambda z: EViT(z, score="received", blocks=(1,)), 1.0, (0.9, 0.6, 0.3), loses_tokens=False),
+    "etps": Row(ETPS, 1.0, (0.9, 0.6, 0.3), loses_tokens=False),
+    "random, then etps": Row(lambda z: [Random(z), ETPS(z)], 1.0, (0.9, 0.6, 0.3)),
     "random, then tome": Row(lambda r: [Random(1 - r / 5), ToMe(int(r), start_block=1)], 0, (1, 2, 4)),
 }
 

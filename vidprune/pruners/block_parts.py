@@ -51,9 +51,7 @@ def plan_blocks(step: BlockStep | None, num_tokens: int, num_prefix: int, depth:
     return tuple(plan)
 
 
-def run_composed(
-    block: nn.Module, state: TokenState, step: BlockStep | None, index: int, plan: BlockPlan
-) -> TokenState:
+def run_composed(block: Any, state: TokenState, step: BlockStep | None, index: int, plan: BlockPlan) -> TokenState:
     """One block from its parts; with all tokens kept and no sizes, what the block itself computes."""
     bias = None
     if step is not None and step.proportional and state.sizes is not None:

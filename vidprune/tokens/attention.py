@@ -24,18 +24,14 @@ class AttentionInputs:
     scale: float
     bias: Tensor | None = None
 
-    @torch.no_grad()
     def class_attention(self, num_prefix: int) -> Tensor:
         """Attention that the first token pays to each non-prefix token, mean over heads, float32 [B, K].
 
         Softmax runs over all keys, prefix included. (EViT, ICLR 2022, section 3.2.)
         """
-        logits = self.queries[:, :, :1].float() * self.scale @ self.keys.float().transpose(-2, -1)  # [B, heads, 1, P+K]
-        if self.bias is not None:
-            logits = logits + self.bias.float()
-        return logits.softmax(dim=-1).mean(dim=1)[:, 0, num_prefix:]
+        probs = self.head_rows(slice(None), slice(0, 1))  # [B, heads, 1, P + K]
+        return probs.mean(dim=1)[:, 0, num_prefix:]
 
-    @torch.no_grad()
     def received_attention(self, num_prefix: int) -> Tensor:
         """Attention that each non-prefix token receives from all non-prefix tokens, mean over heads, float32 [B, K].
 
@@ -44,9 +40,12 @@ class AttentionInputs:
         total = torch.zeros((), device=self.keys.device)
         num_heads = self.queries.shape[1]
         for head in range(num_heads):
-            queries = self.queries[:, head, num_prefix:].float() * self.scale  # [B, K, head_dim]
-            logits = queries @ self.keys[:, head].float().transpose(-2, -1)  # [B, K, P + K]
-            if self.bias is not None:
-                logits = logits + self.bias[:, 0].float()
-            total = total + logits.softmax(dim=-1).mean(dim=1)  # [B, P + K]
+            probs = self.head_rows(slice(head, head + 1), slice(num_prefix, None))  # [B, 1, K, P + K]
+            total = total + probs.mean(dim=(1, 2))  # [B, P + K]
         return total[:, num_prefix:] / num_heads
+
+    def head_rows(self, heads: slice, rows: slice) -> Tensor:
+        """Attention of some queries in some heads, float32 [B, heads, rows, P + K]; carries no gradient."""
+        queries = self.queries.detach()[:, heads, rows].float() * self.scale
+        logits = queries @ self.keys.detach()[:, heads].float().transpose(-2, -1)
+        return (logits if self.bias is None else logits + self.bias.float()).softmax(dim=-1)

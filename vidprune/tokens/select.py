@@ -27,3 +27,15 @@ def keep_mask(kept_index: Tensor, num_tokens: int) -> Tensor:
     """bool [B, N], True where a token is kept; for pictures and checks, never inside the model path."""
     mask = torch.zeros(kept_index.shape[0], num_tokens, dtype=torch.bool, device=kept_index.device)
     return mask.scatter(1, kept_index, True)
+
+
+def split_index(scores: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+    """Index of the `num_kept` highest scores and of all others, int64 [B, K] and [B, N - K], each ascending.
+
+    Ties as in `top_k_index`.
+    """
+    kept_index = top_k_index(scores, num_kept)
+    # A stable sort of the mask puts the dropped positions first, in order: no boolean indexing, no data-dependent size.
+    is_kept = torch.zeros(scores.shape, dtype=torch.uint8, device=scores.device).scatter(1, kept_index, 1)
+    dropped_index = torch.sort(is_kept, dim=1, stable=True).indices[:, : scores.shape[1] - num_kept]
+    return kept_index, dropped_index
