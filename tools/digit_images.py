@@ -1,4 +1,4 @@
-"""Batches of single digits on texture, two frames apart by a small shift: what a ViT is warmed up on before it sees clips.
+"""Batches of single digits on texture in two frames, what a ViT is warmed up on before it sees clips.
 
 Drawn with torch, a whole batch at once, at a fraction of the cost of rendering clips; training digits only.
 """
@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from render_digits import DIGITS, SPRITE, SPRITE_INK, digit_indices, digit_sprites
+from digit_scenes import DIGITS, SPRITE, SPRITE_INK, digit_indices, digit_sprites
 from torch import Tensor
 
 

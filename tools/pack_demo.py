@@ -1,7 +1,7 @@
 """Packs the demo: trained weights as safetensors, and the held-out clips that ship inside the package.
 
-    python tools/pack_demo.py weights --videomae runs/videomae --x3d runs/x3d --out vidprune/data/demo
-    python tools/pack_demo.py clips --out vidprune/data/demo
+python tools/pack_demo.py weights --videomae runs/videomae --x3d runs/x3d --out vidprune/data/demo
+python tools/pack_demo.py clips --out vidprune/data/demo
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import cv2
 import torch
-from render_digits import CLASS_NAMES, CRF, DIGITS, MOTIONS, NUM_CLASSES, write_set
+from demo_stream import FRAME_STRIDE, MEAN, SPEC, STD
+from digit_scenes import CLASS_NAMES, DIGITS, NUM_CLASSES
+from render_digits import CRF, write_set
 from safetensors.torch import save_file
 from torch import Tensor
-from train_demo import FRAME_STRIDE, MEAN, SPEC, STD
 
 from vidprune.models.videomae import VideoMAE
 from vidprune.proposals.x3d_tiny import X3D_TINY_FRAMES, X3D_TINY_SIDE, build_x3d_tiny
