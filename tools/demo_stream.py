@@ -41,6 +41,10 @@ class Recipe:
     ema_decay: float = 0.998
     decay_clips: int = 24_000  # at the end of training, over which the learning rate falls to zero
 
+    def is_decaying(self, seen: int, total_clips: int) -> bool:
+        """Whether this is the last phase: plain classification of whole crops, dense."""
+        return total_clips - seen <= self.decay_clips
+
 
 RECIPES = {
     "videomae": Recipe(
@@ -71,18 +75,19 @@ class Stage:
         return self.patches * SPEC.tubelet[1]
 
 
-def stage_at(recipe: Recipe, seen: int, step: int) -> Stage:
+def stage_at(recipe: Recipe, seen: int, step: int, total_clips: int) -> Stage:
     """Single tubelets first, then clips in windows around the actor, then whole crops; each from easy to hard.
 
     A ViT goes on seeing windows at every other step until the final decay: they cost it a third of a whole crop.
     """
+    decaying = recipe.is_decaying(seen, total_clips)
     if seen < recipe.image_samples:
         return Stage(min(seen / (0.6 * recipe.image_samples), 1.0), 3, 1)
     seen -= recipe.image_samples
     if seen < recipe.zoom_clips:
         return Stage(seen / recipe.zoom_clips, 4, SPEC.grid.t)
     seen -= recipe.zoom_clips
-    patches = 4 if recipe.mixed and step % 2 else SPEC.grid.h
+    patches = 4 if recipe.mixed and step % 2 and not decaying else SPEC.grid.h
     return Stage(min(0.4 + 0.6 * seen / recipe.ramp_clips, 1.0), patches, SPEC.grid.t)
 
 
@@ -130,13 +135,13 @@ def training_batch(seed: int, first: int, size: int, stage: Stage) -> Batch:
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3), torch.tensor(labels), torch.stack(masks)
 
 
-def batches(recipe: Recipe, seed: int, seen: int, step: int) -> Iterator[tuple[Stage, Batch]]:
+def batches(recipe: Recipe, seed: int, seen: int, step: int, total_clips: int) -> Iterator[tuple[Stage, Batch]]:
     """The stream from sample `seen` on, drawn by one other process while the caller trains on the batch before."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread) as worker:
         waiting: deque[tuple[Stage, Future[Batch]]] = deque()
         while True:
             while len(waiting) < 3:
-                stage = stage_at(recipe, seen, step)
+                stage = stage_at(recipe, seen, step, total_clips)
                 waiting.append((stage, worker.submit(training_batch, seed, seen, recipe.batch_size, stage)))
                 seen, step = seen + recipe.batch_size, step + 1
             stage, future = waiting.popleft()

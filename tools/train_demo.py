@@ -4,7 +4,8 @@
     python tools/train_demo.py x3d --total-clips 84000 --out runs/x3d
 
 Run again with the same --out to go on from the last checkpoint. The proposal learns by classification alone. The host
-learns by classification and token labels, dense throughout: it never sees a pruned clip.
+learns by classification and token labels, and at last by classification of whole crops alone, always dense: it never
+sees a pruned clip.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
     out.mkdir(parents=True, exist_ok=True)
     val = validation_set(240, seed=0)
     loss_sum, loss_count, saved, started = 0.0, 0, time.monotonic(), time.monotonic()
-    stream = batches(recipe, seed, seen, step)
+    stream = batches(recipe, seed, seen, step, total_clips)
     while seen < total_clips:
         stage, (frames, labels, opacity) = next(stream)
         clip, labels = normalise(frames.to(device).float()), labels.to(device)
@@ -93,7 +94,7 @@ def train(name: str, total_clips: int, out: Path, seed: int, device: torch.devic
         if isinstance(model, VideoMAE):
             tokens = vit_tokens(model, clip, stage, np.random.default_rng([seed, step]))
             loss = stage_loss(model.forward_head(tokens), labels, stage)
-            if opacity is not None:
+            if opacity is not None and not recipe.is_decaying(seen, total_clips):
                 loss = loss + token_labels.loss(tokens, labels, opacity.to(device))
         else:
             loss = stage_loss(model(clip), labels, stage)
