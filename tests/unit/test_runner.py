@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,10 @@ from vidprune.evaluation.decoding import DecodeWorkerError, decode_all
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import read_report
 from vidprune.evaluation.runner import RunnerSettings, run_entries
+from vidprune.evaluation.transport import Decoded, receive, send
 from vidprune.inference import predict_views
 from vidprune.pruning import PrunedViT
+from vidprune.types import VideoFrames
 
 TIMES = ["decode_s", "model_s"]
 NAMES = [f"v{i}" for i in range(12)]
@@ -124,6 +128,27 @@ def test_decoding_ahead_is_bounded() -> None:
     # One taken, three waiting, one in the dispatcher's hands, one in the worker's.
     assert len(handed_out) <= 6
     results.close()
+
+
+@pytest.mark.parametrize("shared_memory", [True, False])
+def test_frames_arrive_as_they_were_sent(monkeypatch: pytest.MonkeyPatch, shared_memory: bool) -> None:
+    if not shared_memory:
+        monkeypatch.delattr(os, "memfd_create")
+    ours, theirs = Pipe()
+    sent = Decoded(3, made_up("v3"), None, 0.5)
+    thread = threading.Thread(target=send, args=(theirs, sent))
+    thread.start()
+    got = receive(ours)
+    thread.join()
+    assert (got.position, got.error, got.seconds) == (3, None, 0.5)
+    for field in dataclasses.fields(VideoFrames):
+        np.testing.assert_array_equal(getattr(got.video, field.name), getattr(sent.video, field.name))
+    got.video.frames[:] = 0  # the model's side may write into them
+    theirs.send("something else")
+    assert receive(ours) == "something else"
+    theirs.close()
+    with pytest.raises(EOFError):
+        receive(ours)
 
 
 def test_a_missing_decoder_ends_the_run_at_once() -> None:

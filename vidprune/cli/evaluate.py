@@ -135,6 +135,8 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Cal
 
         def on_row(row: Row) -> None:
             nonlocal num_failed
+            if bar.disable:
+                return
             num_failed += row.error is not None
             speed = bar.tasks[task].speed
             bar.update(

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that `vidprune evaluate --out` wrote.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `vidprune evaluate --out` or VideoMAE wrote.")],
     as_json: opt.Json = False,
 ) -> None:
-    """Print runs as one table, and write report.md, metrics.json and predictions.csv anew into each run's folder."""
+    """Print runs as one table, and write report.md, metrics.json and predictions.csv anew into each run's folder.
+
+    A folder with the files 0.txt, 1.txt, ... of VideoMAE's own evaluation is merged by its rules.
+    """
     from vidprune.evaluation.files import write_report
 
     reports = [write_report(folder) for folder in runs]
@@ -71,7 +74,7 @@ def _facts(report: EvaluationReport) -> list[tuple[str, str]]:
         ("folder", report.run),
         ("model", f"{report.model} ({report.weights})"),
         ("method", report.method["name"] + (f", {options}" if options else "")),
-        ("tokens", f"{report.num_kept} of {report.num_tokens}"),
+        ("tokens", report.tokens),
         ("views, protocol", f"{views['num_segments']}x{views['num_crops']}, {report.protocol}"),
         ("precision, device", f"{report.dtype}, {report.environment['device']}"),
         ("listed / decoded / failed", f"{report.num_listed} / {report.num_decoded} / {report.num_failed}"),

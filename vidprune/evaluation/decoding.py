@@ -17,24 +17,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 
 from vidprune.errors import MissingDependencyError, UnknownNameError, VidpruneError
+from vidprune.evaluation.transport import Decoded, receive, send
 from vidprune.types import VideoFrames
 
 Decode = Callable[[str], VideoFrames]
 Job = tuple[int, str]  # position in the manifest, path
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One file: its frames, or the reason why there are none. `seconds` is the time its decoding took."""
-
-    position: int
-    video: VideoFrames | None
-    error: str | None
-    seconds: float
 
 
 class DecodeWorkerError(VidpruneError):
@@ -98,7 +88,7 @@ def worker_main(descriptor: int) -> None:
     try:
         while True:
             try:
-                connection.send(decode_one(decode, *connection.recv()))
+                send(connection, decode_one(decode, *connection.recv()))
             except (MissingDependencyError, UnknownNameError) as error:
                 connection.send(str(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -208,7 +198,7 @@ class _Dispatcher:
 
     def _answer(self, worker: _Worker) -> None:
         try:
-            answer = worker.connection.recv()
+            answer = receive(worker.connection)
         except (EOFError, OSError):
             self._died(worker)
             return

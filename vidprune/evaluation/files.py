@@ -11,6 +11,7 @@ from typing import Any
 
 from vidprune.evaluation.metrics import Accuracy, Share
 from vidprune.evaluation.predictions import Predictions, read_predictions
+from vidprune.evaluation.rank_files import find_rank_files, merge_rank_files
 from vidprune.evaluation.report import EvaluationReport, make_report
 from vidprune.evaluation.store import PredictionStore, writing
 
@@ -20,11 +21,14 @@ MAX_FAILURES_SHOWN = 50
 def write_report(folder: str | Path) -> EvaluationReport:
     """Write the three files into the run's folder from its store, and return the report.
 
+    Args:
+        folder: of a run, or one with the result files that VideoMAE's own code wrote (see `rank_files`).
+
     Raises:
-        StoreError: `folder` is no run, or cannot be written.
+        StoreError: `folder` is neither, or cannot be written.
+        ConfigError: VideoMAE's files are damaged.
     """
-    store = PredictionStore.open(folder)
-    predictions = read_predictions(store)
+    store, predictions = _load(Path(folder))
     report = make_report(store, predictions)
     texts = {
         "report.md": markdown(report),
@@ -37,6 +41,14 @@ def write_report(folder: str | Path) -> EvaluationReport:
             aside.write_text(text, encoding="utf-8")
             os.replace(aside, store.folder / name)
     return report
+
+
+def _load(folder: Path) -> tuple[PredictionStore, Predictions]:
+    if not (folder / "header.json").exists() and find_rank_files(folder):
+        header, predictions = merge_rank_files(folder)
+        return PredictionStore(folder, header), predictions
+    store = PredictionStore.open(folder)
+    return store, read_predictions(store)
 
 
 def predictions_csv(predictions: Predictions) -> str:
@@ -75,12 +87,13 @@ def markdown(report: EvaluationReport) -> str:
         "",
         f"Protocol {report.protocol}: {views['num_segments']} segments x {views['num_crops']} crops of "
         f"{views['num_frames']} frames, stride {views['frame_stride']}, {views['crop_size']} px. "
-        f"{report.num_kept} of {report.num_tokens} tokens kept. Weights: {report.weights}; {report.dtype} on "
+        f"Tokens kept: {report.tokens}. Weights: {report.weights}; {report.dtype} on "
         f"{report.environment['device']}.",
         "",
         *_accuracy_lines(report),
         *_worst_lines(report),
         *_failure_lines(report),
+        *[f"Warning: {warning}\n" for warning in report.manifest["warnings"]],
         f"Manifest {report.manifest['source']} ({report.manifest['format']}); run {report.digest[:12]}; "
         f"vidprune {report.environment['vidprune']}, "
         + ", ".join(f"{name} {version}" for name, version in report.environment["packages"].items())

@@ -12,7 +12,7 @@ from vidprune.evaluation.metrics import average_views, top_k
 from vidprune.evaluation.store import PredictionStore
 
 TOP = 5
-_PLAIN_COLUMNS = (
+PLAIN_COLUMNS = (
     *("position", "video_id", "path", "label"),
     *("num_kept", "num_errors", "num_filled", "decode_s", "model_s", "error"),
 )
@@ -48,11 +48,11 @@ def read_predictions(store: PredictionStore) -> Predictions:
     """Read a store part by part; memory holds one part's logits at a time."""
     num_classes = int(store.header["num_classes"])
     averages = ("probs", "logits") if store.header["identity"]["store"] == "logits" else ("probs",)
-    columns: dict[str, list[Any]] = {name: [] for name in _PLAIN_COLUMNS}
+    columns: dict[str, list[Any]] = {name: [] for name in PLAIN_COLUMNS}
     ranked: dict[str, list[np.ndarray]] = {average: [] for average in averages}
     prob: list[np.ndarray] = []
     for table in store.read():
-        for name in _PLAIN_COLUMNS:
+        for name in PLAIN_COLUMNS:
             columns[name] += table[name].to_pylist()
         failed = np.asarray(table["error"].is_valid())
         distributions = _distributions(table, num_classes, averages)

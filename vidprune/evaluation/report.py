@@ -35,7 +35,7 @@ class EvaluationReport:
         num_listed: videos in the manifest; `num_labelled` of them have a label.
         num_decoded: videos with a prediction; `num_failed` have none, `num_unfinished` were not reached yet.
         num_damaged: decoded videos with damaged packets or frames filled in.
-        num_kept, num_tokens: tokens per view after and before pruning.
+        num_kept, num_tokens: tokens per view after and before pruning; None where that was not recorded.
         accuracies: by probs and, where the store keeps logits, by logits; empty without labels.
         worst: the classes with the lowest accuracy, by probs.
         decode_s, model_s: mean seconds per decoded video, in one worker and on the device.
@@ -57,8 +57,8 @@ class EvaluationReport:
     num_failed: int
     num_unfinished: int
     num_damaged: int
-    num_kept: int
-    num_tokens: int
+    num_kept: int | None
+    num_tokens: int | None
     accuracies: tuple[Accuracy, ...]
     worst: tuple[ClassResult, ...]
     class_names: tuple[str, ...]
@@ -80,6 +80,11 @@ class EvaluationReport:
         if self.num_labelled < self.num_listed:
             text += f"; {self.num_labelled} have a label"
         return text
+
+    @property
+    def tokens(self) -> str:
+        """The tokens per view in words."""
+        return "not recorded" if self.num_kept is None else f"{self.num_kept} of {self.num_tokens}"
 
     def failure_kinds(self) -> list[tuple[str, int]]:
         """Reasons with what names a single file taken out, and how often each came up, most frequent first."""

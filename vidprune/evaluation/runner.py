@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from vidprune.errors import ConfigError
-from vidprune.evaluation.decoding import Decode, Decoded, decode_all
+from vidprune.evaluation.decoding import Decode, decode_all
 from vidprune.evaluation.metrics import average_views
 from vidprune.evaluation.store import STORED, PredictionStore, Row
+from vidprune.evaluation.transport import Decoded
 from vidprune.inference import ViewOutput, predict_views
 from vidprune.pruning import host_of, token_grid
 from vidprune.types import VideoFrames
