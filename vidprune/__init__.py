@@ -21,9 +21,12 @@ _PUBLIC = {
     "Uniform": "vidprune.pruners.controls",
     "Centre": "vidprune.pruners.controls",
     "FrameDifference": "vidprune.pruners.controls",
+    "Norm": "vidprune.pruners.controls",
     "ToMe": "vidprune.pruners.tome",
+    "ToFu": "vidprune.pruners.tofu",
     "EViT": "vidprune.pruners.evit",
     "ETPS": "vidprune.pruners.etps",
+    "GTP": "vidprune.pruners.gtp",
     "predict_video": "vidprune.inference",
     "evaluate": "vidprune.runs",
     "EvaluateConfig": "vidprune.config",
@@ -41,9 +44,9 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that __getattr__ resolves
-    from vidprune.config import demo_file as demo_file
     from vidprune.config import EvaluateConfig as EvaluateConfig
     from vidprune.config import RunConfig as RunConfig
+    from vidprune.config import demo_file as demo_file
     from vidprune.errors import VidpruneError as VidpruneError
     from vidprune.inference import predict_video as predict_video
     from vidprune.labels import class_names as class_names
@@ -53,11 +56,14 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.proposals import create_proposal as create_proposal
     from vidprune.pruners.controls import Centre as Centre
     from vidprune.pruners.controls import FrameDifference as FrameDifference
+    from vidprune.pruners.controls import Norm as Norm
     from vidprune.pruners.controls import Random as Random
     from vidprune.pruners.controls import Uniform as Uniform
     from vidprune.pruners.etps import ETPS as ETPS
     from vidprune.pruners.evit import EViT as EViT
+    from vidprune.pruners.gtp import GTP as GTP
     from vidprune.pruners.papr import PaPr as PaPr
+    from vidprune.pruners.tofu import ToFu as ToFu
     from vidprune.pruners.tome import ToMe as ToMe
     from vidprune.pruning import PrunedViT as PrunedViT
     from vidprune.pruning import prune as prune

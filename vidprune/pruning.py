@@ -134,7 +134,7 @@ class PrunedViT(nn.Module):
 
     def _run_blocks(self, state: TokenState, plan: tuple[BlockPlan, ...]) -> TokenState:
         step = self.block_step
-        if step is None:
+        if step is None or not any(block.composed for block in plan):
             return replace(state, tokens=self.host.blocks(state.tokens))
         state = step.prepare(state)
         for index, (block, block_plan) in enumerate(zip(self.host.blocks, plan, strict=True)):

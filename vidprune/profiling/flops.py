@@ -115,8 +115,8 @@ def _linear_weights(module: nn.Module) -> int:
 
 def _reduction_macs(step: BlockStep | None, plan: Sequence[BlockPlan], prefix: int) -> float:
     """MACs of the matrix products that a method inside blocks adds, such as ToMe's matching."""
-    if step is None:
-        return 0.0
     acting = [(index, block) for index, block in enumerate(plan) if block.acts]
+    if step is None or not acting:
+        return 0.0
     macs = sum(step.macs(index, block.attention - prefix, block.mlp - prefix) for index, block in acting)
     return macs + step.prepare_macs(plan[0].attention - prefix)

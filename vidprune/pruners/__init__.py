@@ -8,8 +8,10 @@ METHODS.register("random", "vidprune.pruners.controls:Random", "keep a random su
 METHODS.register("uniform", "vidprune.pruners.controls:Uniform", "keep an even spread over time and space")
 METHODS.register("centre", "vidprune.pruners.controls:Centre", "keep the centre of the frame")
 METHODS.register("frame_difference", "vidprune.pruners.controls:FrameDifference", "keep where pixels change most")
+METHODS.register("norm", "vidprune.pruners.controls:Norm", "keep the tokens with the longest embedding")
 METHODS.register("tome", "vidprune.pruners.tome:ToMe", "merge the most similar tokens in every block (ICLR 2023)")
 METHODS.register(
     "evit", "vidprune.pruners.evit:EViT", "keep what the class token attends to, fuse the rest (ICLR 2022)"
 )
 METHODS.register("etps", "vidprune.pruners.etps:ETPS", "as evit, the rest squeezed into its like (CVPR 2023)")
+METHODS.register("gtp", "vidprune.pruners.gtp:GTP", "drop tokens after passing them on along a graph (WACV 2024)")

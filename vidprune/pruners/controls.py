@@ -1,12 +1,12 @@
-"""The controls that any learned proposal must beat: random, uniform, centre, frame difference. One step, no network."""
+"""The controls that any learned proposal must beat: random, uniform, centre, frame difference, norm. No network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from vidprune.proposals import create_proposal
-from vidprune.pruners.base import HostInfo, Pruner
-from vidprune.pruners.one_step import OneStep
+from vidprune.pruners.base import HostInfo, Pruner, Step
+from vidprune.pruners.one_step import NormStep, OneStep
 from vidprune.tokens.rounding import check_ratio
 
 
@@ -17,7 +17,7 @@ class _Control(Pruner):
     def __post_init__(self) -> None:
         check_ratio("keep_ratio", self.keep_ratio)
 
-    def build(self, host: HostInfo) -> OneStep:
+    def build(self, host: HostInfo) -> Step:
         return OneStep(create_proposal(self.name), float(self.keep_ratio), host)
 
 
@@ -28,7 +28,7 @@ class Random(_Control):
     seed: int = 0
     name = "random"
 
-    def build(self, host: HostInfo) -> OneStep:
+    def build(self, host: HostInfo) -> Step:
         return OneStep(create_proposal("random", seed=self.seed), float(self.keep_ratio), host)
 
 
@@ -51,3 +51,13 @@ class FrameDifference(_Control):
     """Keep the tokens where pixels change most from frame to frame."""
 
     name = "frame_difference"
+
+
+@dataclass(frozen=True)
+class Norm(_Control):
+    """Keep the tokens whose embedding, position included, has the largest L2 norm."""
+
+    name = "norm"
+
+    def build(self, host: HostInfo) -> Step:
+        return NormStep(float(self.keep_ratio), host)

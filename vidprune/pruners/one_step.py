@@ -1,7 +1,8 @@
-"""One-step pruning before block 0: a proposal scores the tokens, the best are kept, one gather follows."""
+"""One-step pruning before block 0: something scores the tokens, the best are kept, one gather follows."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import torch
@@ -17,19 +18,17 @@ from vidprune.tokens.select import top_k_index
 from vidprune.tokens.state import TokenState
 
 
-class OneStep(Step):
-    """Keeps the tokens that a proposal scores highest.
+class GatherStep(Step):
+    """Keeps the tokens that score highest; what scores them is a subclass's `score`.
 
     The kept tokens stay in ascending order of position, carry their position embedding (it was added before) and go
     through every block unchanged.
     """
 
-    def __init__(self, proposal: Proposal, keep_ratio: float, host: HostInfo, align_corners: bool = True) -> None:
+    def __init__(self, keep_ratio: float, host: HostInfo) -> None:
         super().__init__()
-        self.proposal = proposal
         self.keep_ratio = keep_ratio
         self.num_prefix = host.num_prefix
-        self.align_corners = align_corners
         self._num_tokens = host.grid.num_tokens
         self._count = self.num_kept(self._num_tokens)  # once: decimals inside forward would break the graph
 
@@ -37,18 +36,41 @@ class OneStep(Step):
         # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
         return min(num_tokens, floor_count(num_tokens + self.num_prefix, self.keep_ratio))
 
-    def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
-        return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
+    @abstractmethod
+    def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
+        """Scores [B, N] of the tokens, and the proposal map [B, t', h', w'] behind them if there is one."""
 
     def forward(self, pixels: Tensor, state: TokenState) -> TokenState:
-        if self.keep_ratio == 1.0:  # nothing to decide: the proposal does not run and the host's result is untouched
+        if self.keep_ratio == 1.0:  # nothing to decide: nothing is scored and the host's result is untouched
             return state
         with torch.no_grad():  # the selection is not differentiable; kept tokens still carry gradients
-            clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
-            proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
-            scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
+            scores, proposal_map = self.score(pixels, state)
             # An image host of dynamic size may get another number of tokens than it was built for.
             count = self._count if scores.shape[1] == self._num_tokens else self.num_kept(scores.shape[1])
             kept_index = top_k_index(scores, count)  # [B, K]
         tokens = gather_tokens(state.tokens, kept_index, state.num_prefix)  # [B, P + K, D]
         return replace(state.reduced(tokens, Move(kept_index)), proposal_map=proposal_map)
+
+
+class OneStep(GatherStep):
+    """Keeps the tokens that a proposal scores highest."""
+
+    def __init__(self, proposal: Proposal, keep_ratio: float, host: HostInfo, align_corners: bool = True) -> None:
+        super().__init__(keep_ratio, host)
+        self.proposal = proposal
+        self.align_corners = align_corners
+
+    def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
+        return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
+
+    def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
+        clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
+        proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
+        return map_to_scores(proposal_map, state.grid, self.align_corners), proposal_map
+
+
+class NormStep(GatherStep):
+    """Keeps the tokens whose embedding, position included, is longest."""
+
+    def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
+        return state.tokens[:, self.num_prefix :].float().norm(dim=-1), None

@@ -52,9 +52,9 @@ class ToMe(Pruner):
         elif isinstance(rate, Sequence) and not isinstance(rate, str):
             rate = tuple(rate)
         object.__setattr__(self, "r", rate)  # hashable, and the same whether it came as a list or as a tuple
-        if not all(_is_count(value) for value in (rate if isinstance(rate, tuple) else (rate,))):
+        if not all(is_count(value) for value in (rate if isinstance(rate, tuple) else (rate,))):
             raise ConfigError(f"r must be a whole number from 0, (r, inflect) or one number per block, got {self.r!r}")
-        if not _is_count(self.start_block):
+        if not is_count(self.start_block):
             raise ConfigError(f"start_block must be a whole number from 0, got {self.start_block!r}")
         if isinstance(self.inflect, bool) or not isinstance(self.inflect, int | float) or not -1 <= self.inflect <= 1:
             raise ConfigError(f"inflect must be a number in [-1, 1], got {self.inflect!r}; -1 merges most at the start")
@@ -122,14 +122,17 @@ class MergeStep(BlockStep):
         sizes = state.sizes
         if sizes is None:
             sizes = torch.ones(state.tokens.shape[:2], device=state.tokens.device)  # [B, P + K]
-        merged, merged_sizes = self.merge(state.tokens[:, prefix:], sizes[:, prefix:], move, block)
+        merged, merged_sizes, move = self.merge(state.tokens[:, prefix:], sizes[:, prefix:], move, block)
         tokens = torch.cat((state.tokens[:, :prefix], merged), dim=1)  # [B, P + K', D]
+        if move.joined is None and state.sizes is None:  # dropped, not merged: each token still stands for itself
+            return state.reduced(tokens, move)
         return state.reduced(tokens, move, torch.cat((sizes[:, :prefix], merged_sizes), dim=1))
 
-    def merge(self, tokens: Tensor, sizes: Tensor, move: Move, block: int) -> tuple[Tensor, Tensor]:
-        """New tokens [B, K', D] and sizes [B, K'] from old ones; what sets methods that match alike apart."""
-        return merge_mean(tokens, sizes, move)
+    def merge(self, tokens: Tensor, sizes: Tensor, move: Move, block: int) -> tuple[Tensor, Tensor, Move]:
+        """New tokens [B, K', D], their sizes [B, K'] and what happened, given what was matched."""
+        return *merge_mean(tokens, sizes, move), move
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -44,6 +44,19 @@ class AttentionInputs:
             total = total + probs.mean(dim=(1, 2))  # [B, P + K]
         return total[:, num_prefix:] / num_heads
 
+    def regarded_attention(self, num_prefix: int) -> Tensor:
+        """Largest diagonal attention over heads times largest received attention over heads, float32 [B, K].
+
+        What a token keeps of itself, times the sum of what all tokens, prefix included, pay to it. (GTP-ViT, WACV 2024,
+        section 3.2, its default score.)
+        """
+        own = received = torch.zeros((), device=self.keys.device)
+        for head in range(self.queries.shape[1]):  # one head at a time, as above
+            probs = self.head_rows(slice(head, head + 1), slice(None))[:, 0]  # [B, P + K, P + K]
+            own = torch.maximum(own, probs.diagonal(dim1=1, dim2=2))  # [B, P + K]; attention is never negative
+            received = torch.maximum(received, probs.sum(dim=1))
+        return (own * received)[:, num_prefix:]
+
     def head_rows(self, heads: slice, rows: slice) -> Tensor:
         """Attention of some queries in some heads, float32 [B, heads, rows, P + K]; carries no gradient."""
         queries = self.queries.detach()[:, heads, rows].float() * self.scale
