@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from render_digits import CRF, write_set
 
-from vidprune.demo import build_variants, demo_plan, evaluate_clips, load_clips
+from vidprune.demo import build_variants, evaluate_clips, load_clips
 from vidprune.evaluation.metrics import wilson_interval
+from vidprune.inference import plan_for
 from vidprune.profiling.flops import flops
 
 METHODS = ("papr", "random", "frame_difference")
@@ -29,14 +30,15 @@ COLUMNS = ("seed", "clip", "label", "method", "keep_ratio", "correct", "actor_co
 BOOTSTRAPS = 10_000
 
 
-def measure_seed(folder: Path, seed: int, num_clips: int, rows_path: Path) -> None:
-    """Renders the seed's clips if they are not there, runs every variant on each, and appends to `rows_path`."""
+def measure_seed(folder: Path, seed: int, num_clips: int) -> list[dict[str, str]]:
+    """Renders the seed's clips if they are not there, runs every variant on each, and returns all rows of the seed."""
+    rows_path = folder.parent / f"{folder.name}_rows.csv"
     if not (folder / "masks.npz").exists():  # written last
         write_set(folder, "heldout", num_clips, seed, CRF)
-    done = {row["clip"] for row in read_rows(rows_path) if int(row["seed"]) == seed}
+    done = {row["clip"] for row in read_rows(rows_path)}
     clips = [clip for clip in load_clips(folder) if clip.path.stem not in done]
     variants = build_variants(METHODS, KEEP_RATIOS, seed=seed)
-    for clip, results in zip(clips, evaluate_clips(clips, variants, demo_plan()), strict=True):
+    for clip, results in zip(clips, evaluate_clips(clips, variants, plan_for(variants[0].model)), strict=True):
         with rows_path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             for r in results:
@@ -47,6 +49,7 @@ def measure_seed(folder: Path, seed: int, num_clips: int, rows_path: Path) -> No
                     round(r.proposal_seconds, 5),
                 )
                 writer.writerow((seed, clip.path.stem, clip.label, r.method, r.keep_ratio, *figures))
+    return read_rows(rows_path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -66,14 +69,12 @@ def summary(rows: list[dict[str, str]]) -> list[dict[str, object]]:
     costs = {(v.method, str(v.keep_ratio)): flops(v.model) for v in build_variants(METHODS, KEEP_RATIOS)}
     order = sorted(dense)
     dense_hits = np.array([int(dense[key]["correct"]) for key in order])
-    dense_seconds = sum(float(dense[key]["seconds"]) for key in order)
     lines = []
     for (method, keep_ratio), results in table.items():
         hits = np.array([int(results[key]["correct"]) for key in order])
         low, high = wilson_interval(int(hits.sum()), len(hits))
         gap_low, gap_high = paired_interval(hits - dense_hits)
         seeds = np.array([key[0] for key in order])
-        seconds = sum(float(results[key]["seconds"]) for key in order)
         cost = costs[method, keep_ratio]
         lines.append(
             {
@@ -91,7 +92,6 @@ def summary(rows: list[dict[str, str]]) -> list[dict[str, object]]:
                 "actor_coverage": f"{100 * np.mean([float(results[key]['actor_coverage']) for key in order]):.1f}",
                 "gmacs_per_view": f"{cost.total_gmacs:.4f}",
                 "proposal_gmacs": f"{cost.proposal_gmacs:.4f}",
-                "speed_up": f"{dense_seconds / seconds:.2f}",
             }
         )
     return lines
@@ -113,7 +113,7 @@ def write_report(rows: list[dict[str, str]], out: Path, command: str) -> None:
         writer.writeheader()
         writer.writerows(lines)
     shown = ("method", "keep_ratio", "tokens", "top1", "top1_low", "top1_high", "top1_per_seed", "gap_to_dense")
-    shown += ("gap_low", "gap_high", "actor_coverage", "gmacs_per_view", "speed_up")
+    shown += ("gap_low", "gap_high", "actor_coverage", "gmacs_per_view", "proposal_gmacs")
     table = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
     table += ["| " + " | ".join(str(line[name]) for name in shown) + " |" for line in lines]
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
@@ -129,7 +129,7 @@ spatial crops. Device: {device}; {", ".join(f"{name} {version}" for name, versio
 
 `top1` in percent with its 95 % Wilson interval; `gap_to_dense` in points over the same clips with its 95 % paired
 bootstrap interval; `actor_coverage` is the percentage of the acting digit's pixels in kept tokens; GMACs per view
-include the proposal; the speed-up is wall clock on a shared machine, so a rough figure.
+include the proposal.
 
 """
     (out / "demo.md").write_text(text + "\n".join(table) + "\n")
@@ -146,15 +146,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows_path = args.clips / "demo_rows.csv"
+    rows = []
     for seed in args.seeds:
-        measure_seed(args.clips / f"seed{seed}", seed, args.clips_per_seed, rows_path)
+        rows += measure_seed(args.clips / f"seed{seed}", seed, args.clips_per_seed)
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = " ".join(map(str, args.seeds))
     command = (
         f"python tools/measure_demo.py --clips {args.clips.name} --clips-per-seed {args.clips_per_seed} --seeds {seeds}"
     )
-    write_report(read_rows(rows_path), args.out, command)
+    write_report(rows, args.out, command)
 
 
 if __name__ == "__main__":
