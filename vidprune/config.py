@@ -85,7 +85,7 @@ class EvaluateConfig:
         workers: decode processes, 0 for none; None is one per CPU core this process may use, at most 16. The
             processes of a `torchrun` on one machine share its cores.
         timeout_s: seconds after which decoding a file is given up.
-        max_failed: failures up to which the run counts as a success.
+        max_failed: failures up to which the command line calls the run a success.
         store: "logits" keeps every view's, "probs" only the average (a fifteenth of the space at 15 views).
         retry_failed: decode the videos again whose rows are failures.
         flush_rows, flush_s: how many rows, or seconds of work, a killed run may lose.

@@ -18,6 +18,7 @@ from vidprune.config import (
     demo_file,
     resolve_device,
 )
+from vidprune.errors import ConfigError
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.identity import PROTOCOL_VERSIONS, environment, file_sha256, rows_sha256
 from vidprune.evaluation.report import EvaluationReport
@@ -105,16 +106,20 @@ def _weights_sha256(run: RunConfig) -> str | None:
 
 
 def _method_identity(run: RunConfig) -> dict[str, Any]:
-    """The method with its defaults filled in, so that writing a default out changes nothing."""
-    method = build_method(run.method, run.model)
+    """The method with its defaults filled in, so that writing a default out changes nothing; checkpoints by content."""
+    method: Any = build_method(run.method, run.model)
     if method is None:
         return {"name": "dense"}
-    config: Any = method  # a dataclass, says `Pruner`
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    checkpoint = fields.pop("proposal_checkpoint", None)
-    if "proposal" in fields:
-        fields["proposal_sha256"] = None if checkpoint is None else file_sha256(checkpoint)
-    return {"name": method.name, **fields}
+    identity: dict[str, Any] = {"name": method.name}
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        if not isinstance(value, str | int | float | bool | list | tuple | None):
+            raise ConfigError(f"an evaluation records its method in words: give {field.name} by name, got {value!r}")
+        if field.name.endswith("checkpoint"):
+            identity[f"{field.name}_sha256"] = None if value is None else file_sha256(value)
+        else:
+            identity[field.name] = value
+    return identity
 
 
 def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: Manifest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.evaluations import evaluate, new_store
+from vidprune.evaluation.report import read_report
 from vidprune.evaluation.store import PredictionStore, Row, StoreError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,16 @@ def test_another_identity_is_refused_and_what_differs_is_named(tmp_path: Path) -
     assert 'method.seed: "absent" -> 1' in message
     assert "protocol" not in message
     assert len(message.splitlines()) == 1
+
+
+def test_parts_remember_the_surroundings_they_were_made_in(tmp_path: Path) -> None:
+    store = new_store(tmp_path, 3)
+    store.append([row(0)])
+    later = PredictionStore(tmp_path, store.header, {**store.header["environment"], "device": "another"})
+    later.append([row(1), row(2)])
+    assert [(facts["device"], count) for facts, count in store.environments()] == [("cpu", 1), ("another", 2)]
+    assert store.table()["position"].to_pylist() == [0, 1, 2]
+    assert read_report(tmp_path).other_environments == ('2 rows: device: "cpu" -> "another"',)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

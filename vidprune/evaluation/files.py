@@ -93,6 +93,7 @@ def markdown(report: EvaluationReport) -> str:
         *_accuracy_lines(report),
         *_worst_lines(report),
         *_failure_lines(report),
+        *[f"Computed in other surroundings: {text}.\n" for text in report.other_environments],
         *[f"Warning: {warning}\n" for warning in report.manifest["warnings"]],
         f"Manifest {report.manifest['source']} ({report.manifest['format']}); run {report.digest[:12]}; "
         f"vidprune {report.environment['vidprune']}, "

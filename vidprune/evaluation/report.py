@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vidprune.evaluation.identity import differences
 from vidprune.evaluation.metrics import Accuracy, ClassResult, accuracy, per_class_results, worst_classes
 from vidprune.evaluation.predictions import Predictions, read_predictions
 from vidprune.evaluation.store import PredictionStore
@@ -32,6 +33,8 @@ class EvaluationReport:
         model, weights: name, and where the weights came from.
         method: name and options.
         views: fields of the view plan; `protocol` (with version) is among the words that identify a published figure.
+        environment: versions, device and source revision of the run that began.
+        other_environments: how those differ that went on with it, and how many rows they wrote.
         num_listed: videos in the manifest; `num_labelled` of them have a label.
         num_decoded: videos with a prediction; `num_failed` have none, `num_unfinished` were not reached yet.
         num_damaged: decoded videos with damaged packets or frames filled in.
@@ -50,6 +53,7 @@ class EvaluationReport:
     protocol: str
     dtype: str
     environment: dict[str, Any]
+    other_environments: tuple[str, ...]
     manifest: dict[str, Any]
     num_listed: int
     num_labelled: int
@@ -119,6 +123,7 @@ def make_report(store: PredictionStore, predictions: Predictions) -> EvaluationR
         protocol=f"{identity['views']['protocol']} v{identity['protocol_version']}",
         dtype=identity["dtype"],
         environment=header["environment"],
+        other_environments=_other_environments(store),
         manifest=header["manifest"],
         num_listed=header["num_listed"],
         num_labelled=num_labelled,
@@ -141,6 +146,11 @@ def make_report(store: PredictionStore, predictions: Predictions) -> EvaluationR
         decode_s=_mean(columns["decode_s"], ~failed),
         model_s=_mean(columns["model_s"], ~failed),
     )
+
+
+def _other_environments(store: PredictionStore) -> tuple[str, ...]:
+    changes = [(differences(store.header["environment"], found), count) for found, count in store.environments()]
+    return tuple(f"{count} rows: {'; '.join(changed)}" for changed, count in changes if changed)
 
 
 def _labelled(predictions: Predictions) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -83,9 +83,10 @@ class Row:
 class PredictionStore:
     """An open store. `create_or_resume` to write, `open` to read."""
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, header: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.header = header
+        self.environment = environment or {}  # of the run that appends; the header's is that of the run that began
         self._num_written = 0
 
     @classmethod
@@ -96,7 +97,8 @@ class PredictionStore:
 
         Args:
             identity: what the predictions depend on; nested mappings of plain values.
-            facts: whatever else the header should say (config, versions, device); from the run that started the store.
+            facts: whatever else the header should say; stays as the run that started the store said it. Every part
+                notes the "environment" among the facts of the run that wrote it.
 
         Raises:
             StoreError: the folder holds the results of another identity (the facts that differ are named), something
@@ -111,14 +113,14 @@ class PredictionStore:
                     raise StoreError(f"{folder} holds predictions without a header.json; name another folder")
                 _create(folder / "header.json", json.dumps(header, indent=2, ensure_ascii=False).encode())
             _remove_leftovers(folder)
-        store = cls.open(folder)
-        if store.header["digest"] != header["digest"]:
-            changed = differences(store.header["identity"], json.loads(json.dumps(identity)))
+        known = cls.open(folder).header
+        if known["digest"] != header["digest"]:
+            changed = differences(known["identity"], json.loads(json.dumps(identity)))
             raise StoreError(
                 f"{folder} holds the predictions of another run; what differs: {'; '.join(changed)}. "
                 "Name another folder, or repeat the settings of that run"
             )
-        return store
+        return cls(folder, known, header.get("environment"))
 
     @classmethod
     def open(cls, folder: str | Path) -> PredictionStore:
@@ -144,6 +146,7 @@ class PredictionStore:
             return
         names = [field.name for field in fields(Row)]
         table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=SCHEMA)
+        table = table.replace_schema_metadata({"environment": json.dumps(self.environment, sort_keys=True)})
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer, compression="zstd")
         # Sorts by time of writing, so that which row is the earlier does not depend on the file system.
@@ -155,6 +158,15 @@ class PredictionStore:
     def parts(self) -> list[Path]:
         """Finished parts, oldest first."""
         return sorted((self.folder / "parts").glob("part-*.parquet"))
+
+    def environments(self) -> list[tuple[dict[str, Any], int]]:
+        """The surroundings that rows were computed in, with how many rows each, in order of first use."""
+        counts: dict[str, int] = {}
+        for path in self.parts():
+            facts = pq.read_metadata(path)
+            text = (facts.metadata or {}).get(b"environment", b"{}").decode()
+            counts[text] = counts.get(text, 0) + facts.num_rows
+        return [(json.loads(text), count) for text, count in counts.items()]
 
     def chosen_rows(self) -> dict[int, tuple[int, int, bool]]:
         """For each position that has a row, the one that counts: (part, row within it, whether it failed).
