@@ -78,6 +78,10 @@ class PrunedViT(nn.Module):
         """Tokens per view that enter the blocks, without prefix tokens; known before anything runs."""
         return self._plan[0].attention - int(self.host.num_prefix_tokens)
 
+    def num_final(self) -> int:
+        """Tokens per view that reach the head, without prefix tokens; known before anything runs."""
+        return self._plan[-1].mlp - int(self.host.num_prefix_tokens)
+
     def token_counts(self) -> tuple[int, ...]:
         """Tokens entering each block, prefix tokens included."""
         return tuple(block.attention for block in self._plan)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from tests.hosts import ALL_HOSTS, FEW_HOSTS, make_host, pixels_for
 from vidprune.profiling.flops import flops
+from vidprune.pruners import METHODS
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.controls import Centre, FrameDifference, Norm, Random, Uniform
 from vidprune.pruners.etps import ETPS
@@ -195,3 +198,17 @@ def test_compiles_without_graph_breaks(row: Row) -> None:
         for _ in range(2):
             torch.testing.assert_close(compiled(pixels), expected, atol=1e-5, rtol=1e-5)
     assert counter.frame_count == 1
+
+
+def test_every_method_has_a_row_and_a_card() -> None:
+    cards = Path(__file__).resolve().parents[2] / "docs" / "methods"
+    if not cards.is_dir():
+        pytest.skip("no docs beside these tests")
+    controls = {"random", "uniform", "centre", "frame_difference", "norm"}
+    for name in METHODS.names():
+        assert name in ROWS or name == "papr", f"{name} has no row"  # PaPr with its networks is in test_pruning.py
+        card = (cards / ("controls.md" if name in controls else f"{name}.md")).read_text(encoding="utf-8")
+        config = METHODS.get(name)
+        fields = {field.name for field in dataclasses.fields(config)}
+        missing = [field for field in fields if f"`{field}`" not in card]
+        assert not missing, f"the card of {name} does not say what {missing} are"
