@@ -48,7 +48,7 @@ class Recipe:
 
 RECIPES = {
     "videomae": Recipe(
-        image_samples=144_000, zoom_clips=24_000, ramp_clips=16_000, mixed=True, batch_size=16, learning_rate=1e-3
+        image_samples=96_000, zoom_clips=24_000, ramp_clips=16_000, mixed=True, batch_size=16, learning_rate=1e-3
     ),
     "x3d": Recipe(
         image_samples=0,

@@ -1,6 +1,6 @@
 """Trains the demo's two models on clips rendered without end: VideoMAE-tiny (the host) and X3D-tiny (the proposal).
 
-    python tools/train_demo.py videomae --total-clips 262000 --out runs/videomae
+    python tools/train_demo.py videomae --total-clips 218000 --out runs/videomae
     python tools/train_demo.py x3d --total-clips 84000 --out runs/x3d
 
 Run again with the same --out to go on from the last checkpoint. The proposal learns by classification alone. The host

@@ -6,7 +6,7 @@ import csv
 import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,15 +21,17 @@ KEEP = 58  # int(196 * 0.3)
 
 
 @pytest.fixture(scope="module")
-def tools() -> ModuleType:
+def tools() -> SimpleNamespace:
+    """All names of the renderer's two modules."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        return importlib.import_module("render_digits")
+        modules = [importlib.import_module(name) for name in ("digit_scenes", "render_digits")]
     finally:
         sys.path.pop(0)
+    return SimpleNamespace(**vars(modules[0]) | vars(modules[1]))
 
 
-def _view(tools: ModuleType, index: int) -> tuple[np.ndarray, np.ndarray]:
+def _view(tools: SimpleNamespace, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Eight frames of a validation clip in one of the three crops: grey float [8, 112, 112] and masks alike."""
     start, left = (index * 7) % 33, (0, 19, 38)[index % 3]
     frames, masks = tools.render(tools.make_scene("val", 1, index), range(start, start + 32, 4), 0, left, 112, 112)
@@ -41,13 +43,13 @@ def _tokens(values: np.ndarray) -> np.ndarray:
     return values.reshape(4, 2, 7, 16, 7, 16).mean((1, 3, 5)).ravel()
 
 
-def test_digit_splits_are_disjoint_and_complete(tools: ModuleType) -> None:
+def test_digit_splits_are_disjoint_and_complete(tools: SimpleNamespace) -> None:
     splits = [set(tools.digit_indices(name).tolist()) for name in tools.SPLITS]
     assert set.union(*splits) == set(range(1797))
     assert sum(map(len, splits)) == 1797
 
 
-def test_scenes_use_digits_of_their_own_split_alone(tools: ModuleType) -> None:
+def test_scenes_use_digits_of_their_own_split_alone(tools: SimpleNamespace) -> None:
     sprites, labels = tools.digit_sprites()
     for split in tools.SPLITS:
         own = {sprites[i].tobytes() for i in tools.digit_indices(split)}
@@ -59,7 +61,7 @@ def test_scenes_use_digits_of_their_own_split_alone(tools: ModuleType) -> None:
             assert scene.digit in labels[images]
 
 
-def test_a_clip_is_a_function_of_seed_split_and_index(tools: ModuleType) -> None:
+def test_a_clip_is_a_function_of_seed_split_and_index(tools: SimpleNamespace) -> None:
     first, again = (tools.render(tools.make_scene("heldout", 3, 17), range(0, 64, 9)) for _ in range(2))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
@@ -67,7 +69,7 @@ def test_a_clip_is_a_function_of_seed_split_and_index(tools: ModuleType) -> None
         assert not np.array_equal(first[0], tools.render(tools.make_scene(*other), range(0, 64, 9))[0])
 
 
-def test_a_crop_shows_what_the_whole_frame_shows_there(tools: ModuleType) -> None:
+def test_a_crop_shows_what_the_whole_frame_shows_there(tools: SimpleNamespace) -> None:
     scene = tools.make_scene("train", 0, 7)
     whole, whole_mask = tools.render(scene, range(0, 64, 13))
     crop, crop_mask = tools.render(scene, range(0, 64, 13), 10, 19, 80, 96)
@@ -76,7 +78,7 @@ def test_a_crop_shows_what_the_whole_frame_shows_there(tools: ModuleType) -> Non
     assert np.abs(whole_mask[:, 10:90, 19:115].astype(int) - crop_mask).mean() < 0.5
 
 
-def test_any_run_of_classes_is_balanced(tools: ModuleType) -> None:
+def test_any_run_of_classes_is_balanced(tools: SimpleNamespace) -> None:
     labels = [tools.make_scene("heldout", 0, index).label for index in range(2 * tools.NUM_CLASSES)]
     assert np.bincount(labels).tolist() == [2] * tools.NUM_CLASSES
     assert len(set(tools.CLASS_NAMES)) == tools.NUM_CLASSES == len(tools.DIGITS) * len(tools.MOTIONS)
@@ -85,7 +87,7 @@ def test_any_run_of_classes_is_balanced(tools: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_the_mask_is_where_the_actor_changes_the_picture(tools: ModuleType, index: int) -> None:
+def test_the_mask_is_where_the_actor_changes_the_picture(tools: SimpleNamespace, index: int) -> None:
     """With and without the actor's ink, the frames differ inside the mask, and there alone."""
     from dataclasses import replace
 
@@ -102,7 +104,7 @@ def test_the_mask_is_where_the_actor_changes_the_picture(tools: ModuleType, inde
 
 
 @pytest.mark.parametrize("motion", ["swings", "bobs", "rocks", "pulses"])
-def test_each_motion_moves_what_its_name_says(tools: ModuleType, motion: str) -> None:
+def test_each_motion_moves_what_its_name_says(tools: SimpleNamespace, motion: str) -> None:
     """Measured from the masks alone: spread over time of centroid x, centroid y, orientation and area."""
     votes = []
     for digit in range(len(tools.DIGITS)):
@@ -124,7 +126,7 @@ def test_each_motion_moves_what_its_name_says(tools: ModuleType, motion: str) ->
     assert np.mean(np.array(votes) == tools.MOTIONS.index(motion)) >= 0.8
 
 
-def test_the_actor_is_inside_all_three_crops(tools: ModuleType) -> None:
+def test_the_actor_is_inside_all_three_crops(tools: SimpleNamespace) -> None:
     shares = []
     for index in range(24):
         _, masks = tools.render(tools.make_scene("val", 1, index), range(0, 64, 6))
@@ -132,7 +134,7 @@ def test_the_actor_is_inside_all_three_crops(tools: ModuleType) -> None:
     assert min(shares) > 0.9
 
 
-def test_cheap_cues_do_not_find_the_actor(tools: ModuleType) -> None:
+def test_cheap_cues_do_not_find_the_actor(tools: SimpleNamespace) -> None:
     """Share of the actor in the top 30 % tokens by brightness, local variance and frame difference; chance is 0.30."""
     covered: dict[str, list[float]] = {"brightness": [], "variance": [], "frame difference": []}
     for index in range(48):
@@ -154,7 +156,7 @@ def test_cheap_cues_do_not_find_the_actor(tools: ModuleType) -> None:
     assert mean["frame difference"] < 0.6, mean
 
 
-def test_files_decode_to_what_was_drawn(tools: ModuleType, tmp_path: Path) -> None:
+def test_files_decode_to_what_was_drawn(tools: SimpleNamespace, tmp_path: Path) -> None:
     tools.write_set(tmp_path, "val", 2, 0, tools.CRF)
     rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
     assert [int(row["label"]) for row in rows] == [0, 1]
@@ -184,7 +186,9 @@ def shipped() -> list[dict[str, str]]:
     return list(csv.DictReader((DEMO / "clips" / "labels.csv").open()))
 
 
-def test_shipped_clips_are_the_first_of_the_heldout_split(tools: ModuleType, shipped: list[dict[str, str]]) -> None:
+def test_shipped_clips_are_the_first_of_the_heldout_split(
+    tools: SimpleNamespace, shipped: list[dict[str, str]]
+) -> None:
     assert np.ptp(np.bincount([int(row["label"]) for row in shipped], minlength=tools.NUM_CLASSES)) == 0
     for index in (0, len(shipped) // 2, len(shipped) - 1):
         drawn, _ = tools.render(tools.make_scene("heldout", 0, index), range(0, 64, 16))
