@@ -181,9 +181,10 @@ def test_a_list_of_19796_videos_of_which_a_handful_exist(vidprune: Run, videos: 
 
 def test_the_api_gives_the_same_report(videos: Path, tmp_path: Path) -> None:
     import vidprune as vp
+    from vidprune.config import ModelConfig
 
     run = vp.RunConfig(
-        model=vp.config.ModelConfig("videomae_tiny"),  # type: ignore[attr-defined]
+        model=ModelConfig("videomae_tiny"),
         method={"name": "random", "keep_ratio": 0.5},
         views={"num_segments": 2, "num_crops": 1},
         device="cpu",
@@ -238,4 +239,16 @@ def test_labels_beyond_the_classes_are_refused_before_anything_runs(
     done = vidprune("evaluate", tmp_path / "list.csv", "--root", videos, "--out", tmp_path / "run", *TINY, *HERE)
     assert done.code == 2
     assert "400" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_proposal_object_is_refused_because_a_header_cannot_name_it(videos: Path, tmp_path: Path) -> None:
+    import vidprune as vp
+    from vidprune.config import ModelConfig
+
+    proposal = vp.create_proposal("frame_difference")
+    method = {"name": "papr", "keep_ratio": 0.5, "proposal": proposal}
+    run = vp.RunConfig(model=ModelConfig("videomae_tiny"), method=method, views={"num_segments": 1}, device="cpu")
+    with pytest.raises(vp.VidpruneError, match="give proposal by name"):
+        vp.evaluate(vp.EvaluateConfig(manifest=str(videos / "good.csv"), out=str(tmp_path / "run"), run=run))
     assert not (tmp_path / "run").exists()
