@@ -30,13 +30,13 @@ COLUMNS = ("seed", "clip", "label", "method", "keep_ratio", "correct", "actor_co
 BOOTSTRAPS = 10_000
 
 
-def measure_seed(folder: Path, seed: int, num_clips: int) -> list[dict[str, str]]:
-    """Renders the seed's clips if they are not there, runs every variant on each, and returns all rows of the seed."""
+def measure_seed(folder: Path, seed: int, num_clips: int, part: int, num_parts: int) -> list[dict[str, str]]:
+    """Renders the seed's clips if they are not there, runs every variant on one part of them, and returns all rows."""
     rows_path = folder.parent / f"{folder.name}_rows.csv"
     if not (folder / "masks.npz").exists():  # written last
         write_set(folder, "heldout", num_clips, seed, CRF)
     done = {row["clip"] for row in read_rows(rows_path)}
-    clips = [clip for clip in load_clips(folder) if clip.path.stem not in done]
+    clips = [clip for clip in load_clips(folder)[part::num_parts] if clip.path.stem not in done]
     variants = build_variants(METHODS, KEEP_RATIOS, seed=seed)
     for clip, results in zip(clips, evaluate_clips(clips, variants, plan_for(variants[0].model)), strict=True):
         with rows_path.open("a", newline="") as file:
@@ -144,16 +144,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), help="K N: every N-th clip from K on, to share work"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
     for seed in args.seeds:
-        rows += measure_seed(args.clips / f"seed{seed}", seed, args.clips_per_seed)
+        rows += measure_seed(args.clips / f"seed{seed}", seed, args.clips_per_seed, *args.part)
+    if len({(row["seed"], row["clip"]) for row in rows}) < args.clips_per_seed * len(args.seeds):
+        return  # another process is at the other parts; whoever comes last writes the report
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = " ".join(map(str, args.seeds))
-    command = (
-        f"python tools/measure_demo.py --clips {args.clips.name} --clips-per-seed {args.clips_per_seed} --seeds {seeds}"
-    )
+    command = f"python tools/measure_demo.py --clips runs/{args.clips.name} --clips-per-seed {args.clips_per_seed} --seeds {seeds}"
     write_report(rows, args.out, command)
 
 
