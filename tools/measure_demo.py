@@ -156,7 +156,8 @@ def main() -> None:
         return  # another process is at the other parts; whoever comes last writes the report
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = " ".join(map(str, args.seeds))
-    command = f"python tools/measure_demo.py --clips runs/{args.clips.name} --clips-per-seed {args.clips_per_seed} --seeds {seeds}"
+    command = f"python tools/measure_demo.py --clips runs/{args.clips.name} --clips-per-seed {args.clips_per_seed}"
+    command += f" --seeds {seeds}"
     write_report(rows, args.out, command)
 
 
