@@ -86,12 +86,21 @@ def evaluate(
         store=store,
         retry_failed=retry_failed,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: store what is there, then leave
-    with _progress() as (on_start, on_row):
+    with _notice_to_leave(), _progress() as (on_start, on_row):
         report = run_evaluation(settings, on_start=on_start, on_row=on_row)
     if report.is_complete:  # under torchrun, the last process speaks for all
         _print(report, as_json)
         _judge(report, max_failed)
+
+
+@contextmanager
+def _notice_to_leave() -> Iterator[None]:
+    """SIGTERM, a scheduler's notice, acts as Ctrl-C does: what is computed is stored first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
