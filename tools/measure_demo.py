@@ -129,7 +129,7 @@ spatial crops. Device: {device}; {", ".join(f"{name} {version}" for name, versio
 
 `top1` in percent with its 95 % Wilson interval; `gap_to_dense` in points over the same clips with its 95 % paired
 bootstrap interval; `actor_coverage` is the percentage of the acting digit's pixels in kept tokens; GMACs per view
-include the proposal.
+include the proposal. How the models were trained, and what these figures do not say: demo_training.md.
 
 """
     (out / "demo.md").write_text(text + "\n".join(table) + "\n")
