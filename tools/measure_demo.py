@@ -118,7 +118,7 @@ def write_report(rows: list[dict[str, str]], out: Path, command: str) -> None:
     table += ["| " + " | ".join(str(line[name]) for name in shown) + " |" for line in lines]
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     versions |= {"OpenCV": cv2.__version__}
-    device = f"CPU ({platform.processor() or platform.machine()}), {torch.get_num_threads()} threads"
+    device = f"CPU ({platform.processor() or platform.machine()}), {torch.get_num_threads()} thread(s) a process"
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     text = f"""# The demo on held-out renders
 
@@ -157,7 +157,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = " ".join(map(str, args.seeds))
     command = f"python tools/measure_demo.py --clips runs/{args.clips.name} --clips-per-seed {args.clips_per_seed}"
-    command += f" --seeds {seeds}"
+    command += f" --seeds {seeds} --threads {args.threads}"
     write_report(rows, args.out, command)
 
 
