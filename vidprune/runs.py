@@ -116,7 +116,7 @@ def _method_identity(run: RunConfig) -> dict[str, Any]:
         if not isinstance(value, str | int | float | bool | list | tuple | None):
             raise ConfigError(f"an evaluation records its method in words: give {field.name} by name, got {value!r}")
         if field.name.endswith("checkpoint"):
-            identity[f"{field.name}_sha256"] = None if value is None else file_sha256(value)
+            identity[f"{field.name}_sha256"] = None if value is None else file_sha256(str(value))
         else:
             identity[field.name] = value
     return identity
@@ -133,7 +133,7 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
         "num_classes": num_classes,
         "class_names": list(_class_names(run, num_classes)),
         "num_tokens": num_tokens,
-        "num_kept": model.num_kept() if isinstance(model, PrunedViT) else num_tokens,
+        "num_kept": model.num_final() if isinstance(model, PrunedViT) else num_tokens,
         "weights": getattr(host, "checkpoint_source", None) or f"random weights, seed {run.seed}",
         "num_listed": len(manifest.entries),
         "num_labelled": sum(entry.label is not None for entry in manifest.entries),

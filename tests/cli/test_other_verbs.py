@@ -41,6 +41,37 @@ def test_flops_table_has_a_row_per_keep_ratio(vidprune: Run) -> None:
     assert "180.3" in done.out
 
 
+def test_flops_of_a_method_inside_the_blocks_by_its_own_options(vidprune: Run) -> None:
+    done = vidprune("flops", "--model", "videomae_large", "--method", "tome", "--method-option", "r=65", "--json")
+    (row,) = done.rows
+    assert row["vit_gmacs"] == pytest.approx(280.4, rel=0.01), "PaPr, table 8"
+    assert (row["num_kept"], row["r"]) == (1568, 65)
+    assert row["num_final"] == 37, "the last block is left with 73 and may merge at most half of them"
+    done = vidprune("flops", "--method", "tome", "--method-option", "r65")
+    assert done.code == 2
+    assert "field=value" in done.err
+    done = vidprune("flops", "--method", "tome", "--method-option", "rr=65")
+    assert done.code == 2
+    assert "unknown key 'rr': did you mean 'r'?" in done.err
+
+
+def test_every_method_file_is_registered(vidprune: Run) -> None:
+    """A method that no name leads to would be left out of every table."""
+    import vidprune.pruners.base as base
+    from vidprune.pruners import METHODS
+
+    for name in METHODS.names():
+        METHODS.get(name)
+    found: set[str] = set()
+    classes = list(base.Pruner.__subclasses__())
+    while classes:
+        cls = classes.pop()
+        classes += cls.__subclasses__()
+        if cls.__module__.startswith("vidprune.pruners.") and hasattr(cls, "name"):
+            found.add(cls.name)
+    assert found == set(METHODS.names())
+
+
 def test_list_names_everything_that_a_flag_accepts(vidprune: Run) -> None:
     from vidprune.proposals import PROPOSALS
     from vidprune.pruners import METHODS

@@ -19,6 +19,7 @@ def flops(
     ] = None,
     proposal: opt.Proposal = None,
     input_treatment: opt.InputTreatment = None,
+    method_option: opt.MethodOptions = None,
     convention: Annotated[str, typer.Option(help="matmul, or fvcore (adds its LayerNorm count).")] = "matmul",
     config: opt.Config = None,
     as_json: opt.Json = False,
@@ -29,12 +30,9 @@ def flops(
         run = opt.resolve(
             config,
             model={"name": model},
-            method={
-                "name": method,
-                "keep_ratio": ratio,
-                "proposal": proposal,
-                "input_treatment": input_treatment,
-            },
+            method=opt.method_fields(
+                method, method_option, keep_ratio=ratio, proposal=proposal, input_treatment=input_treatment
+            ),
             views={},
         )
         rows.append(_row(run.model.name, dict(run.method), convention))
@@ -60,7 +58,7 @@ def _row(model_name: str, method_fields: dict[str, Any], convention: str) -> dic
     report = count(host if method is None else prune(host, method, self_check=False), convention=convention)
     row = {"model": model_name} | {k: v for k, v in fields.items() if isinstance(v, str | float | int)}
     row |= asdict(report) | {"total_gmacs": report.total_gmacs, "reduction": report.reduction}
-    return row | {"num_kept": report.token_counts[0]}
+    return row | {"num_kept": report.token_counts[0], "num_final": report.mlp_token_counts[-1]}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -81,7 +79,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(
             f"{row['keep_ratio']:g}" if "keep_ratio" in row else "-",
-            str(row["num_kept"]),
+            str(row["num_kept"]) if row["num_kept"] == row["num_final"] else f"{row['num_kept']} to {row['num_final']}",
             str(row["num_tokens"]),
             *(f"{row[key]:.2f}" for key in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "total_gmacs")),
             f"{row['reduction']:.2f}x",

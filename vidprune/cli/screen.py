@@ -64,7 +64,7 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
         facts |= {
             "method": method.name,
             "keep_ratio": getattr(method, "keep_ratio", None),
-            "num_kept": model.num_kept(),
+            "num_kept": model.num_final(),
         }
         proposal = getattr(model.steps[0], "proposal", None)
         if proposal is not None:

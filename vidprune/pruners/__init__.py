@@ -10,6 +10,7 @@ METHODS.register("centre", "vidprune.pruners.controls:Centre", "keep the centre 
 METHODS.register("frame_difference", "vidprune.pruners.controls:FrameDifference", "keep where pixels change most")
 METHODS.register("norm", "vidprune.pruners.controls:Norm", "keep the tokens with the longest embedding")
 METHODS.register("tome", "vidprune.pruners.tome:ToMe", "merge the most similar tokens in every block (ICLR 2023)")
+METHODS.register("tofu", "vidprune.pruners.tofu:ToFu", "drop early what ToMe would merge late (WACV 2024)")
 METHODS.register(
     "evit", "vidprune.pruners.evit:EViT", "keep what the class token attends to, fuse the rest (ICLR 2022)"
 )
