@@ -71,19 +71,23 @@ def _print_table(rows: list[DemoRow]) -> None:
         title=f"{first.num_clips} held-out clips, 5x3 views, {first.num_kept} tokens dense; times on this machine",
         title_justify="left",
     )
-    for header in ("method", "z", "tokens", "top-1", "95 %", "actor kept", "GFLOPs", "ms/view", "speed-up", "proposal"):
-        table.add_column(header, justify="left" if header == "method" else "right")
+    for header in ("method", "z", "top-1", "95 %", "actor", "GMACs", "ms/view", "speed", "proposal"):
+        table.add_column(header, justify="left" if header == "method" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.method,
+            row.method.replace("frame_difference", "frame diff."),
             f"{row.keep_ratio:g}",
-            str(row.num_kept),
             f"{row.top1:.1%}",
             f"{row.top1_low:.0%}-{row.top1_high:.0%}",
             f"{row.actor_coverage:.0%}",
             f"{row.total_gmacs:.3f}",
             f"{row.ms_per_view:.2f}",
             f"{row.speed_up:.2f}x",
-            f"{row.proposal_share:.0%} of time" if row.method != "dense" else "-",
+            f"{row.proposal_share:.0%}" if row.method != "dense" else "-",
         )
     console().print(table)
+    console().print(
+        "z: share of tokens kept; actor: share of the acting digit's pixels in them. GMACs per view, time and\n"
+        "speed include the proposal, whose share of the time is the last column; times are this machine's.",
+        style="dim",
+    )

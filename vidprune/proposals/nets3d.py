@@ -85,6 +85,9 @@ class NetProposal(Proposal):
         if self.treatment.own_norm:
             clip = clip * self.norm_scale + self.norm_shift  # (x std_i + mean_i - mean) / std
         clip = resample(clip, self.input_size(clip_shape(clip)))
+        # Channels innermost, which convolutions hand on: x3d_tiny is 1.6x as fast on CPU (results/proposal.csv). The
+        # weights keep the plain order, in which they can be saved.
+        clip = clip.contiguous(memory_format=torch.channels_last_3d)
         # [B, C, t', h', w'] -> [B, t', h', w']: the mean first, so that everything after it works on one channel.
         return self.features(clip).mean(dim=1, dtype=torch.float32)
 
