@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -73,10 +74,10 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
 
 
 def run_line(facts: dict[str, Any], model_name: str) -> str:
-    """`facts` of `describe_run` in one line."""
-    parts = [f"{model_name} ({facts['model_weights']})", facts["method"]]
+    """`facts` of `describe_run` in one line; weight files by their names alone."""
+    parts = [f"{model_name} ({Path(facts['model_weights']).name})", facts["method"]]
     if facts.get("proposal") and facts["method"] == "papr":
-        parts[-1] += f" by {facts['proposal']} ({facts['proposal_weights']})"
+        parts[-1] += f" by {facts['proposal']} ({Path(facts['proposal_weights']).name})"
     parts.append(f"{facts['num_kept']} of {facts['num_tokens']} tokens")
     parts.append(f"{facts['views']} views, protocol {facts['protocol']}")
     return " · ".join(parts)
