@@ -127,3 +127,14 @@ def test_root_command(vidprune: Run) -> None:
     done = vidprune("predicct")
     assert done.code == 2
     assert "predict" in done.err
+
+
+def test_demo_prints_one_whole_table_and_draws(vidprune: Run, tmp_path: Path) -> None:
+    done = vidprune("demo", "--num-clips", 3, "--num-pictures", 1, "--out", tmp_path)
+    assert done.code == 0
+    assert "\u2026" not in done.out, "a cell is cut off"
+    assert [line.split()[0] for line in done.out.splitlines() if "x  " in line][:2] == ["dense", "papr"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".mp4"}
+    document = json.loads(vidprune("demo", "--num-clips", 2, "--num-pictures", 0, "--json").out)
+    assert [row["method"] for row in document["rows"]].count("papr") == 3
+    assert document["rows"][0]["speed_up"] == 1.0

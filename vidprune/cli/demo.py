@@ -62,14 +62,17 @@ def _draw(paths: list[Path], out: Path) -> list[Path]:
 
 
 def _print_table(rows: list[DemoRow]) -> None:
+    from rich import box
     from rich.table import Table
 
     from vidprune.cli.screen import console
 
     first = rows[0]
     table = Table(
-        title=f"{first.num_clips} held-out clips, 5x3 views, {first.num_kept} tokens dense; times on this machine",
+        title=f"{first.num_clips} held-out clips, 5x3 views of {first.num_kept} tokens; times on this machine",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
     )
     for header in ("method", "z", "top-1", "95 %", "actor", "GMACs", "ms/view", "speed", "proposal"):
         table.add_column(header, justify="left" if header == "method" else "right", no_wrap=True)
@@ -87,7 +90,7 @@ def _print_table(rows: list[DemoRow]) -> None:
         )
     console().print(table)
     console().print(
-        "z: share of tokens kept; actor: share of the acting digit's pixels in them. GMACs per view, time and\n"
-        "speed include the proposal, whose share of the time is the last column; times are this machine's.",
+        "z: tokens kept. actor: the acting digit's pixels in them. GMACs, time and speed\n"
+        "are per view and include the proposal, whose share of the time comes last.",
         style="dim",
     )
