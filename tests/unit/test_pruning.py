@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.hosts import SMALL, randomised
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
 from vidprune.models.videomae import VideoMAE, VideoMAESpec
@@ -22,7 +23,6 @@ ensure_torchvision()
 import timm  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
-SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4, "num_classes": 7}
 HOSTS = {
     "class token": {},
     "no class token": {"class_token": False, "global_pool": "avg"},
@@ -51,17 +51,6 @@ class MeanBrightness(Proposal):
 class NeverAsked(MeanBrightness):
     def forward(self, clip: Tensor, grid: TokenGrid | None = None) -> Tensor:
         raise AssertionError("the proposal ran")
-
-
-def randomised(host: VisionTransformer) -> VisionTransformer:
-    """Fan-in scaled weights and non-zero vectors: timm's tiny initial values would hide mistakes below a tolerance."""
-    torch.manual_seed(0)
-    for parameter in host.parameters():
-        if parameter.ndim > 1 and parameter.shape[0] > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        else:
-            nn.init.normal_(parameter, mean=0.5, std=0.5)
-    return host.eval()
 
 
 def image_host(**kwargs: object) -> VisionTransformer:
