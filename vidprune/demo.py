@@ -199,8 +199,9 @@ def _evaluate(variant: Variant, views: Tensor, actor: Tensor, label: int) -> Cli
 
 
 def _proposal_seconds(model: nn.Module, views: Tensor) -> float:
-    if not isinstance(model, PrunedViT):
+    proposal = model.proposal if isinstance(model, PrunedViT) else None
+    if proposal is None:
         return 0.0
     start = time.perf_counter()
-    model.steps[0].proposal(views, grid=model.token_grid)  # type: ignore[operator]
+    proposal(views, grid=model.token_grid)
     return time.perf_counter() - start

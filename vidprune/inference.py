@@ -14,6 +14,7 @@ from vidprune.errors import UnsupportedModelError
 from vidprune.evaluation.metrics import average_views
 from vidprune.labels import default_class_names
 from vidprune.models.videomae import VideoMAE
+from vidprune.proposals.base import VideoProposal
 from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
 from vidprune.types import VideoFrames, VideoPrediction
 from vidprune.video import ViewPlan, cut_views, read_video
@@ -72,6 +73,7 @@ def predict_views(
     Args:
         views_per_batch: how many views share a forward pass; None runs all of all videos at once.
     """
+    maps = video_maps(videos, model, plan)
     parameter = next(model.parameters())
     num_views = plan.num_views
     queue = [(video, view) for video in range(len(videos)) for view in range(num_views)]
@@ -84,7 +86,8 @@ def predict_views(
             part = slice(views[0], views[-1] + 1)
             parts.append(cut_views(videos[video], plan, device=parameter.device, dtype=parameter.dtype, views=part))
         clips = parts[0] if len(parts) == 1 else torch.cat(parts)  # [v, 3, T, H, W]
-        view_logits, trace = run_views(model, clips)
+        batch_maps = None if maps is None else torch.stack([maps[video][view] for video, view in batch])
+        view_logits, trace = run_views(model, clips, batch_maps)
         logits.append(view_logits.float().cpu())
         if trace is not None and trace.kept_index is not None:
             kept.append(trace.kept_index.cpu())
@@ -94,9 +97,25 @@ def predict_views(
 
 
 @torch.inference_mode()
-def run_views(model: nn.Module, clips: Tensor) -> tuple[Tensor, PruneTrace | None]:
-    """Logits [V, classes] of views [V, 3, T, H, W], with what was kept if the model prunes."""
-    return model.forward_with_trace(clips) if isinstance(model, PrunedViT) else (model(clips), None)
+def video_maps(videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan) -> list[Tensor] | None:
+    """Each video's proposal maps [V, t', h', w'] where the model asks a proposal that looks at whole videos."""
+    proposal = model.proposal if isinstance(model, PrunedViT) else None
+    if not isinstance(proposal, VideoProposal):
+        return None
+    like = next(model.parameters())
+    grid = token_grid(host_of(model))
+    return [proposal.view_maps(video, plan, grid=grid, device=like.device, dtype=like.dtype) for video in videos]
+
+
+@torch.inference_mode()
+def run_views(model: nn.Module, clips: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, PruneTrace | None]:
+    """Logits [V, classes] of views [V, 3, T, H, W], with what was kept if the model prunes.
+
+    A `proposal_map` [V, t', h', w'] takes the place of the proposal's own pass.
+    """
+    if isinstance(model, PrunedViT):
+        return model.forward_with_trace(clips, proposal_map)
+    return model(clips), None
 
 
 def plan_for(model: nn.Module, *, num_segments: int = 5, num_crops: int = 3, protocol: str = "videomae") -> ViewPlan:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
+from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import BlockStep, HostInfo, Pruner, Step
 from vidprune.pruners.block_parts import BlockPlan, check_composable, composition_gap, plan_blocks, run_composed
 from vidprune.tokens.moves import follow_moves
@@ -100,12 +101,18 @@ class PrunedViT(nn.Module):
             num_tokens = step.num_kept(num_tokens)
         return plan_blocks(self.block_step, num_tokens, int(self.host.num_prefix_tokens), len(self.host.blocks))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self._forward(pixels)[0]
+    @property
+    def proposal(self) -> Proposal | None:
+        """What a forward pass will ask where the tokens that matter are; None where nothing is asked."""
+        return next((asked for step in self.before_steps if (asked := step.asks()) is not None), None)
 
-    def forward_with_trace(self, pixels: Tensor) -> tuple[Tensor, PruneTrace]:
+    def forward(self, pixels: Tensor, proposal_map: Tensor | None = None) -> Tensor:
+        """Logits [B, classes]. A `proposal_map` [B, t', h', w'] takes the place of the proposal's own pass."""
+        return self._forward(pixels, proposal_map)[0]
+
+    def forward_with_trace(self, pixels: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, PruneTrace]:
         """Logits [B, classes] and what was kept, for overlays and checks."""
-        logits, state, plan = self._forward(pixels)
+        logits, state, plan = self._forward(pixels, proposal_map)
         place = assignment = None
         if state.moves:
             batch, device = state.tokens.shape[0], state.tokens.device
@@ -121,12 +128,14 @@ class PrunedViT(nn.Module):
             notes=self.notes(),
         )
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor, TokenState, tuple[BlockPlan, ...]]:
+    def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, TokenState, tuple[BlockPlan, ...]]:
         host = self.host
+        if proposal_map is not None and self.proposal is None:
+            raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
         embedded = host.patch_embed(pixels)  # [B, N, D], or [B, h, w, D] on hosts of dynamic size
         grid = TokenGrid(1, *embedded.shape[1:3]) if host.dynamic_img_size else self.token_grid
         tokens = host.norm_pre(host.patch_drop(host._pos_embed(embedded)))  # [B, P + N, D]
-        state = TokenState(tokens, grid, host.num_prefix_tokens)
+        state = TokenState(tokens, grid, host.num_prefix_tokens, proposal_map=proposal_map)
         plan = self._plan if grid == self.token_grid else self.plan(grid.num_tokens)
         for step in self.before_steps:
             state = step(pixels, state)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from vidprune.errors import ConfigError
-from vidprune.types import TokenGrid
+from vidprune.types import TokenGrid, VideoFrames
+
+if TYPE_CHECKING:
+    from vidprune.video import ViewPlan
 
 ClipShape = tuple[int, int, int]
 """Pixels of one clip: (T, H, W)."""
@@ -52,6 +57,25 @@ class Proposal(nn.Module, ABC):
     def train(self, mode: bool = True) -> Proposal:
         """Stays in eval mode."""
         return super().train(False)
+
+
+class VideoProposal(Proposal):
+    """A proposal that looks at a whole decoded video at once, where the others look at one view after the other."""
+
+    @abstractmethod
+    def view_maps(
+        self, video: VideoFrames, plan: ViewPlan, *, grid: TokenGrid, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """Significance of each place and time of all views of `plan`, in the plan's order.
+
+        Args:
+            video: the decoded frames, as `vidprune.video.read_video` gives them for `plan`.
+            grid: the ViT's token grid of one view.
+            device, dtype: of the model, where the pixels go.
+
+        Returns:
+            float32 [V, t', h', w'] on `device`.
+        """
 
 
 def check_clip(clip: Tensor) -> None:

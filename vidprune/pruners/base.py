@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from vidprune.proposals.base import Proposal
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.state import TokenState
 from vidprune.types import TokenGrid
@@ -50,6 +51,10 @@ class Step(nn.Module, ABC):
     def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
         """Cost of the decision itself in giga multiply-accumulates per view of (T, H, W) pixels."""
         return 0.0
+
+    def asks(self) -> Proposal | None:
+        """The proposal that a forward pass will ask; a map given with the input takes its place."""
+        return None
 
 
 class BlockStep(nn.Module, ABC):

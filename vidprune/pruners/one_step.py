@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vidprune.errors import ConfigError
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import HostInfo, Step
 from vidprune.tokens.moves import Move
@@ -60,12 +61,21 @@ class OneStep(GatherStep):
         self.proposal = proposal
         self.align_corners = align_corners
 
+    def asks(self) -> Proposal | None:
+        return None if self.keep_ratio == 1.0 else self.proposal
+
     def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
         return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
 
     def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
-        clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
-        proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
+        proposal_map = state.proposal_map
+        if proposal_map is None:
+            clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
+            proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
+        elif proposal_map.ndim != 4 or len(proposal_map) != len(pixels):
+            raise ConfigError(
+                f"proposal_map must be [B, t', h', w'] with B = {len(pixels)}, got {list(proposal_map.shape)}"
+            )
         return map_to_scores(proposal_map, state.grid, self.align_corners), proposal_map
 
 

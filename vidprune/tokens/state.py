@@ -20,7 +20,7 @@ class TokenState:
         num_prefix: P, class, distillation and register tokens, never pruned.
         sizes: float32 [B, P + K], how many tokens each one stands for; None while each stands for itself.
         moves: the reductions so far, oldest first; `follow_moves` turns them into original coordinates.
-        proposal_map: [B, t', h', w'] of the proposal that chose them, for pictures; None without one.
+        proposal_map: [B, t', h', w'], what the proposal said or, before it was asked, what is given in its place.
         graph: [B, K, K], what `GTP` passes along between tokens; None for every other method.
     """
 
