@@ -42,7 +42,7 @@ def digit_images(num: int, side: int, difficulty: float, generator: torch.Genera
 
     sprites, labels = _training_digits()
     pick = torch.randint(0, len(labels), (2, num), generator=generator)
-    ground = 85 + (_texture(num, side, generator) - 85) * difficulty
+    ground = 85 + (texture(num, side, generator) - 85) * difficulty
     x, y, dx, dy = uniform(-7, 7), uniform(-7, 7), uniform(-6, 6), uniform(-6, 6)
     angle = uniform(-0.15, 0.15) + uniform(-0.8, 0.8) * sometimes(0.3)
     scale = uniform(28, 34) / SPRITE_INK * (1 + uniform(-0.35, 0.4) * sometimes(0.3))
@@ -52,8 +52,8 @@ def digit_images(num: int, side: int, difficulty: float, generator: torch.Genera
     color, other_color = uniform(150, 255, 3, 1, 1), uniform(150, 255, 3, 1, 1)
     frames = []
     for k in (0, 1):
-        alpha = _draw(sprites[pick[0]], side, x + k * dx, y + k * dy, angle, scale)
-        other = _draw(sprites[pick[1]], side, other_x - k * dx, other_y - k * dy, torch.zeros(num), other_scale)
+        alpha = draw(sprites[pick[0]], side, x + k * dx, y + k * dy, angle, scale)
+        other = draw(sprites[pick[1]], side, other_x - k * dx, other_y - k * dy, torch.zeros(num), other_scale)
         frame = ground + other * other_shown * (other_color - ground)
         frames.append(frame + alpha * (color - frame))
     clip = torch.stack(frames, 2)
@@ -61,7 +61,7 @@ def digit_images(num: int, side: int, difficulty: float, generator: torch.Genera
     return (clip + noise).clamp_(0, 255), labels[pick[0]]
 
 
-def _texture(num: int, side: int, generator: torch.Generator) -> Tensor:
+def texture(num: int, side: int, generator: torch.Generator) -> Tensor:
     """Coloured noise like the renderer's, float32 [num, 3, side, side]."""
     total = torch.rand(num, 3, 1, 1, generator=generator) * 55 + 60
     for cell, strength in ((24, 20.0), (10, 18.0), (4, 12.0)):
@@ -72,7 +72,7 @@ def _texture(num: int, side: int, generator: torch.Generator) -> Tensor:
     return total
 
 
-def _draw(sprites: Tensor, side: int, x: Tensor, y: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
+def draw(sprites: Tensor, side: int, x: Tensor, y: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
     """Opacity [num, 1, side, side] of sprites turned, scaled and moved by (x, y) pixels from the centre."""
     zoom = side / (scale * SPRITE)  # from output to sprite coordinates, both in [-1, 1]
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
