@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidprune.errors import ConfigError
+from vidprune.pruners.attention_score import AttentionScore, attention_score, check_score
 from vidprune.pruners.base import BlockStep, HostInfo, Pruner
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.moves import Move
@@ -21,8 +22,6 @@ from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.rounding import ceil_count, check_ratio
 from vidprune.tokens.select import split_index
 from vidprune.tokens.state import TokenState
-
-SCORES = ("auto", "class", "received")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class AttentionPruner(Pruner):
 
     def __post_init__(self) -> None:
         check_ratio("keep_ratio", self.keep_ratio)
-        if self.score not in SCORES:
-            raise ConfigError(f"score must be one of {', '.join(SCORES)}, got {self.score!r}")
+        check_score(self.score)
         if self.blocks is None:
             return
         blocks = tuple(self.blocks)
@@ -52,14 +50,9 @@ class AttentionPruner(Pruner):
             raise ConfigError(f"blocks names block {self.blocks[-1]}, this host has blocks 0 to {depth - 1}")
         return tuple(self.blocks)
 
-    def score_on(self, host: HostInfo) -> str:
-        """ "class" or "received". Raises `ConfigError` where class attention is asked of a host without class token."""
-        if self.score == "class" and not host.has_class_token:
-            raise ConfigError(
-                f"{self.name} with score='class' needs a class token, which this host does not have; "
-                "use score='received', the mean attention that a token receives"
-            )
-        return ("class" if host.has_class_token else "received") if self.score == "auto" else self.score
+    def score_on(self, host: HostInfo) -> AttentionScore:
+        """What scores the tokens. Raises `ConfigError` where class attention is asked of a host without class token."""
+        return attention_score(self.name, self.score, host)
 
 
 @dataclass(frozen=True)
@@ -87,14 +80,13 @@ class EViT(AttentionPruner):
 class AttendedStep(BlockStep):
     """Keeps the best attended tokens at given blocks; what becomes of the others is a subclass's `reduce`."""
 
-    def __init__(self, keep_ratio: float, sites: Sequence[int], score: str, host: HostInfo) -> None:
+    def __init__(self, keep_ratio: float, sites: Sequence[int], score: AttentionScore, host: HostInfo) -> None:
         super().__init__()
         self.keep_ratio = float(keep_ratio)
         self.sites = frozenset(sites)
         self.score = score
         self.num_prefix = host.num_prefix
         self.width = host.width
-        self.has_class_token = host.has_class_token
 
     def num_best(self, num_tokens: int) -> int:
         """ceil(keep_ratio * n), the tokens that stay for their own sake."""
@@ -107,20 +99,13 @@ class AttendedStep(BlockStep):
         return block in self.sites and self.num_best(num_tokens) < num_tokens
 
     def macs(self, block: int, num_tokens: int, num_left: int) -> float:
-        queries = 1 if self.score == "class" else num_tokens
-        return float(queries * (self.num_prefix + num_tokens) * self.width)  # the attention rows that score
+        return self.score.macs(num_tokens)
 
     def notes(self, num_tokens: int) -> tuple[str, ...]:
-        if self.score == "class":
-            return ()
-        why = "as asked" if self.has_class_token else "this host has no class token"
-        return (f"tokens are scored by the mean attention that they receive, not by class attention: {why}",)
+        return self.score.notes()
 
     def forward(self, state: TokenState, seen: AttentionInputs, block: int, num_left: int) -> TokenState:
-        by_class = self.score == "class"
-        scores = (
-            seen.class_attention(self.num_prefix) if by_class else seen.received_attention(self.num_prefix)
-        )  # [B, K]
+        scores = self.score(seen)  # [B, K]
         patches = state.tokens[:, self.num_prefix :]
         reduced, move = self.reduce(patches, scores, num_left)
         return state.reduced(torch.cat((state.tokens[:, : self.num_prefix], reduced), dim=1), move)
@@ -133,7 +118,9 @@ class AttendedStep(BlockStep):
 class EViTStep(AttendedStep):
     """Drops the least attended tokens, or fuses them into one."""
 
-    def __init__(self, keep_ratio: float, sites: Sequence[int], score: str, host: HostInfo, fuse: bool) -> None:
+    def __init__(
+        self, keep_ratio: float, sites: Sequence[int], score: AttentionScore, host: HostInfo, fuse: bool
+    ) -> None:
         super().__init__(keep_ratio, sites, score, host)
         self.fuse = fuse
 
