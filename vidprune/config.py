@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class RunConfig:
     Attributes:
         model: the host.
         method: "name" and the fields of that method's config, e.g. {"name": "papr", "keep_ratio": 0.45}; "dense" prunes
-            nothing.
+            nothing. A list of them is a chain: one before the blocks, then one inside them.
         views: fields of `ViewPlan`; sizes and frames default to what the model takes.
         class_names: a known list ("kinetics400", "imagenet1k", "demo") or a file; None follows the number of classes.
         device: "auto", "cpu", "cuda", "cuda:1", ...
@@ -56,7 +56,7 @@ class RunConfig:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: Mapping[str, Any] = field(default_factory=lambda: {"name": "dense"})
+    method: Mapping[str, Any] | Sequence[Mapping[str, Any]] = field(default_factory=lambda: {"name": "dense"})
     views: Mapping[str, Any] = field(default_factory=dict)
     class_names: str | None = None
     device: str = "auto"
@@ -127,10 +127,33 @@ def parse_config(data: object, *, source: str = "config") -> RunConfig:
     values = _checked_keys(RunConfig, data, source)
     if "model" in values:
         values["model"] = _build(ModelConfig, values["model"], f"{source}: model")
-    for key in ("method", "views"):
-        if key in values and not isinstance(values[key], Mapping):
-            raise ConfigError(f"{source}: {key} must be a mapping such as {{name: papr}}, got {values[key]!r}")
+    if "method" in values:
+        method_steps(values["method"])
+    if not isinstance(values.get("views", {}), Mapping):
+        raise ConfigError(f"{source}: views must be a mapping such as {{num_segments: 5}}, got {values['views']!r}")
     return _build(RunConfig, values, source)
+
+
+def method_steps(method: object) -> list[Mapping[str, Any]]:
+    """The method as a list of its steps; a single one is a list of one."""
+    steps = list(method) if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    for step in steps:
+        if not isinstance(step, Mapping):
+            raise ConfigError(f"method must be a mapping such as {{name: papr}}, or a list of them, got {step!r}")
+    if len(steps) > 1 and any(step.get("name") == "dense" for step in steps):
+        raise ConfigError("dense prunes nothing, so it cannot be part of a chain of methods; leave it out")
+    return steps
+
+
+def build_methods(method: object, model: ModelConfig | None = None) -> tuple[Pruner, ...]:
+    """The config dataclass of every step of `method`, a mapping or a list of them; none for "dense"."""
+    built = [build_method(step, model) for step in method_steps(method)]
+    return tuple(pruner for pruner in built if pruner is not None)
+
+
+def without_weights(method: object) -> list[dict[str, Any]]:
+    """The method's steps without their weight files, for what needs shapes alone."""
+    return [{k: v for k, v in step.items() if not k.endswith("checkpoint")} for step in method_steps(method)]
 
 
 def build_method(method: Mapping[str, Any], model: ModelConfig | None = None) -> Pruner | None:
@@ -171,9 +194,9 @@ def build_model(config: RunConfig) -> nn.Module:
     else:
         torch.manual_seed(config.seed)
         host = create_model(model.name, num_classes=model.num_classes or 400)
-    method = build_method(config.method, model)
+    methods = build_methods(config.method, model)
     torch.manual_seed(config.seed)  # the same random proposal whether or not the host's weights were drawn before it
-    module = host if method is None else prune(host, method)
+    module = prune(host, methods) if methods else host
     return module.to(device=device, dtype=getattr(torch, config.dtype)).eval()
 
 

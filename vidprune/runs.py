@@ -12,7 +12,7 @@ from vidprune.config import (
     DEMO,
     EvaluateConfig,
     RunConfig,
-    build_method,
+    build_methods,
     build_model,
     build_views,
     demo_file,
@@ -107,9 +107,13 @@ def _weights_sha256(run: RunConfig) -> str | None:
 
 def _method_identity(run: RunConfig) -> dict[str, Any]:
     """The method with its defaults filled in, so that writing a default out changes nothing; checkpoints by content."""
-    method: Any = build_method(run.method, run.model)
-    if method is None:
-        return {"name": "dense"}
+    steps = [_step_identity(method) for method in build_methods(run.method, run.model)]
+    if len(steps) < 2:
+        return steps[0] if steps else {"name": "dense"}
+    return {"name": "+".join(step["name"] for step in steps), "steps": steps}
+
+
+def _step_identity(method: Any) -> dict[str, Any]:
     identity: dict[str, Any] = {"name": method.name}
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
@@ -134,6 +138,7 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
         "class_names": list(_class_names(run, num_classes)),
         "num_tokens": num_tokens,
         "num_kept": model.num_final() if isinstance(model, PrunedViT) else num_tokens,
+        "cost": _cost(model),
         "weights": getattr(host, "checkpoint_source", None) or f"random weights, seed {run.seed}",
         "num_listed": len(manifest.entries),
         "num_labelled": sum(entry.label is not None for entry in manifest.entries),
@@ -141,6 +146,14 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
         "config": _plain(dataclasses.asdict(dataclasses.replace(config, run=run))),
         "environment": environment(run.device),
     }
+
+
+def _cost(model: nn.Module) -> dict[str, Any]:
+    """GMACs per view, counted from shapes."""
+    from vidprune.profiling.flops import flops
+
+    cost = flops(model)
+    return {name: getattr(cost, name) for name in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "convention")}
 
 
 def _manifest(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Manifest:

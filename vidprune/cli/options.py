@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -62,7 +63,7 @@ def resolve(
     """The config file's values, overridden by every flag that was given (is not None)."""
     base = load_config(config) if config else RunConfig(method={})
     model_config = dataclasses.replace(base.model, **_given(model))
-    merged_method = _merge_method(dict(base.method), method)
+    merged_method = _merge_method(base.method, method)
     class_names = top_level.pop("class_names", None) or base.class_names
     if class_names is None and model_config.name == DEMO:
         class_names = DEMO
@@ -76,11 +77,19 @@ def resolve(
     )
 
 
-def _merge_method(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _merge_method(base: Any, given: dict[str, Any]) -> Any:
+    if not isinstance(base, Mapping):  # a chain: flags replace it or leave it
+        if given and "name" not in given:
+            raise ConfigError(
+                f"the config's method is a chain; {', '.join(given)} would fit more than one of its steps"
+            )
+        base = {} if given else base
+        if not given:
+            return base
     name = given.get("name", base.get("name", "papr"))
     if name == "dense":
         return {"name": "dense"} | {k: v for k, v in given.items() if k != "name"}
-    kept = base if base.get("name", name) == name else {}  # another method's options do not carry over
+    kept = dict(base) if base.get("name", name) == name else {}  # another method's options do not carry over
     fields = {field.name for field in dataclasses.fields(METHODS.get(name))}
     default = {"keep_ratio": DEFAULT_KEEP_RATIO} if "keep_ratio" in fields else {}
     return default | kept | given | {"name": name}

@@ -63,7 +63,7 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
     if isinstance(model, PrunedViT):
         method = model.methods[0]
         facts |= {
-            "method": method.name,
+            "method": "+".join(step.name for step in model.methods),
             "keep_ratio": getattr(method, "keep_ratio", None),
             "num_kept": model.num_final(),
         }
@@ -76,7 +76,7 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
 def run_line(facts: dict[str, Any], model_name: str) -> str:
     """`facts` of `describe_run` in one line; weight files by their names alone."""
     parts = [f"{model_name} ({Path(facts['model_weights']).name})", facts["method"]]
-    if facts.get("proposal") and facts["method"] == "papr":
+    if facts.get("proposal") and facts["method"].startswith("papr"):
         parts[-1] += f" by {facts['proposal']} ({Path(facts['proposal_weights']).name})"
     parts.append(f"{facts['num_kept']} of {facts['num_tokens']} tokens")
     parts.append(f"{facts['views']} views, protocol {facts['protocol']}")

@@ -80,7 +80,7 @@ def _check_config(path: str) -> dict[str, Any]:
 
     run = load_config(path)
     report: dict[str, Any] = {"kind": "config", "model": run.model.name, "checkpoint": run.model.checkpoint}
-    report |= {"method": dict(run.method), "views": dict(run.views), "device": run.device, "dtype": run.dtype}
+    report |= {"method": run.method, "views": dict(run.views), "device": run.device, "dtype": run.dtype}
     report |= {"warnings": [], "problems": []}
     checks: tuple[Callable[[RunConfig, list[str]], None], ...]
     checks = (_check_checkpoint, _check_proposal_checkpoint, _check_names, _check_device, _check_objects)
@@ -103,14 +103,14 @@ def _check_checkpoint(run: RunConfig, warnings: list[str]) -> None:
 
 
 def _check_proposal_checkpoint(run: RunConfig, warnings: list[str]) -> None:
-    from vidprune.config import build_method
+    from vidprune.config import build_methods
 
-    method = build_method(run.method, run.model)
-    proposal, checkpoint = (getattr(method, name, None) for name in ("proposal", "proposal_checkpoint"))
-    if checkpoint is not None:
-        _require_file("proposal_checkpoint", checkpoint)
-    elif isinstance(proposal, str):
-        warnings.append(f"proposal {proposal} has no proposal_checkpoint: its weights are random")
+    for method in build_methods(run.method, run.model):
+        proposal, checkpoint = (getattr(method, name, None) for name in ("proposal", "proposal_checkpoint"))
+        if checkpoint is not None:
+            _require_file("proposal_checkpoint", checkpoint)
+        elif isinstance(proposal, str):
+            warnings.append(f"proposal {proposal} has no proposal_checkpoint: its weights are random")
 
 
 def _require_file(what: str, path: str) -> None:
@@ -146,15 +146,14 @@ def _check_objects(run: RunConfig, warnings: list[str]) -> None:
     """Build model, method and views from shapes alone."""
     import torch
 
-    from vidprune.config import DEMO, build_method, build_views
+    from vidprune.config import DEMO, build_methods, build_views, without_weights
     from vidprune.models import create_model
     from vidprune.pruning import prune
 
     with torch.device("meta"):
         host = create_model("videomae_tiny" if run.model.name == DEMO else run.model.name, run.model.num_classes)
-    fields = {key: value for key, value in run.method.items() if key != "proposal_checkpoint"}
-    method = build_method(fields, run.model)
-    build_views(run, host if method is None else prune(host, method, self_check=False))
+    methods = build_methods(without_weights(run.method), run.model)
+    build_views(run, prune(host, methods, self_check=False) if methods else host)
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -196,9 +195,12 @@ def _counts(counts: list[dict[str, int]]) -> str:
 
 
 def _config_facts(report: dict[str, Any]) -> dict[str, str]:
+    from vidprune.config import method_steps
+
     names = ("model", "checkpoint", "device", "dtype")
     facts = {name: str(report[name]) for name in names if report.get(name) is not None}
-    for name in ("method", "views"):
-        if report.get(name):
-            facts[name] = ", ".join(f"{key} {value}" for key, value in report[name].items())
-    return facts
+    parts = {"method": method_steps(report.get("method") or []), "views": [report.get("views") or {}]}
+    for name, mappings in parts.items():
+        words = (", ".join(f"{key} {value}" for key, value in mapping.items()) for mapping in mappings)
+        facts[name] = ", then ".join(filter(None, words))
+    return {name: value for name, value in facts.items() if value}
