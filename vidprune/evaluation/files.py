@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,40 @@ def write_report(folder: str | Path) -> EvaluationReport:
         StoreError: `folder` is neither, or cannot be written.
         ConfigError: VideoMAE's files are damaged.
     """
-    store, predictions = _load(Path(folder))
+    store, predictions = load_run(folder)
     report = make_report(store, predictions)
     texts = {
         "report.md": markdown(report),
         "metrics.json": json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n",
         "predictions.csv": predictions_csv(predictions),
     }
-    with writing(store.folder):
-        for name, text in texts.items():
-            aside = store.folder / f".{name}.{os.getpid()}.tmp"  # readers never see half a file
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, store.folder / name)
+    write_texts(store.folder, texts)
     return report
 
 
-def _load(folder: Path) -> tuple[PredictionStore, Predictions]:
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write text files by name into a folder, which is made if need be. Raises `StoreError` where that cannot be."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            aside = folder / f".{name}.{os.getpid()}.tmp"  # readers never see half a file
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, folder / name)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `load_run` may find a run there."""
+    return (folder / "header.json").exists() or bool(find_rank_files(folder))
+
+
+def load_run(folder: str | Path) -> tuple[PredictionStore, Predictions]:
+    """The store and the predictions of a run, or of VideoMAE's result files, which have no parts.
+
+    Raises:
+        StoreError: `folder` is neither.
+        ConfigError: VideoMAE's files are damaged.
+    """
+    folder = Path(folder)
     if not (folder / "header.json").exists() and find_rank_files(folder):
         header, predictions = merge_rank_files(folder)
         return PredictionStore(folder, header), predictions
@@ -150,14 +169,15 @@ def _failure_lines(report: EvaluationReport) -> list[str]:
     if not report.failures:
         return []
     lines = ["Failures:", "", "| reason | videos |", "|---|---|"]
-    lines += [f"| {_cell(kind)} | {count} |" for kind, count in report.failure_kinds()[:MAX_FAILURES_SHOWN]]
-    lines += ["", *(f"- {_cell(failure.reason)}" for failure in report.failures[:MAX_FAILURES_SHOWN])]
+    lines += [f"| {markdown_cell(kind)} | {count} |" for kind, count in report.failure_kinds()[:MAX_FAILURES_SHOWN]]
+    lines += ["", *(f"- {markdown_cell(failure.reason)}" for failure in report.failures[:MAX_FAILURES_SHOWN])]
     rest = len(report.failures) - MAX_FAILURES_SHOWN
     return [*lines, *([f"- and {rest} more, all in predictions.csv"] if rest > 0 else []), ""]
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def markdown_cell(text: str) -> str:
+    """Text that stays one cell of a Markdown table, and text."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _short(value: Any) -> Any:

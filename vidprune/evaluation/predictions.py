@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidprune.evaluation.metrics import average_views, top_k
+from vidprune.evaluation.metrics import AVERAGES, average_views, top_k
 from vidprune.evaluation.store import PredictionStore
 
 TOP = 5
@@ -46,8 +46,7 @@ class Predictions:
 
 def read_predictions(store: PredictionStore) -> Predictions:
     """Read a store part by part; memory holds one part's logits at a time."""
-    num_classes = int(store.header["num_classes"])
-    averages = ("probs", "logits") if store.header["identity"]["store"] == "logits" else ("probs",)
+    averages = stored_averages(store)
     columns: dict[str, list[Any]] = {name: [] for name in PLAIN_COLUMNS}
     ranked: dict[str, list[np.ndarray]] = {average: [] for average in averages}
     prob: list[np.ndarray] = []
@@ -55,12 +54,12 @@ def read_predictions(store: PredictionStore) -> Predictions:
         for name in PLAIN_COLUMNS:
             columns[name] += table[name].to_pylist()
         failed = np.asarray(table["error"].is_valid())
-        distributions = _distributions(table, num_classes, averages)
+        distributions = part_distributions(store, table)
         for average in averages:
             ranked[average].append(_spread(top_k(distributions[average], TOP), failed, -1))
         prob.append(_spread(distributions["probs"].max(axis=1, initial=0.0), failed, np.nan))
     order = np.argsort(columns["position"], kind="stable")
-    width = min(TOP, num_classes)
+    width = min(TOP, int(store.header["num_classes"]))
     return Predictions(
         columns={name: [values[i] for i in order] for name, values in columns.items()},
         ranked={
@@ -70,8 +69,14 @@ def read_predictions(store: PredictionStore) -> Predictions:
     )
 
 
-def _distributions(table: Any, num_classes: int, averages: tuple[str, ...]) -> dict[str, np.ndarray]:
+def stored_averages(store: PredictionStore) -> tuple[str, ...]:
+    """The ways to average views that the store allows: both where it keeps every view's logits."""
+    return AVERAGES if store.header["identity"]["store"] == "logits" else ("probs",)
+
+
+def part_distributions(store: PredictionStore, table: Any) -> dict[str, np.ndarray]:
     """For each average, float32 [m, classes] of the m videos of a part that did not fail."""
+    num_classes, averages = int(store.header["num_classes"]), stored_averages(store)
     if "logits" not in averages:
         values = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return {"probs": values.reshape(-1, num_classes)}

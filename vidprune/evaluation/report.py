@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,32 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """GMACs per view, as the header gives them.
+
+    Attributes:
+        dense_gmacs: of the host with every token.
+        vit_gmacs: of the host on the tokens that are kept.
+        proposal_gmacs: of what marks those tokens, apart.
+        convention: what was counted, see `vidprune.profiling.flops`.
+    """
+
+    dense_gmacs: float
+    vit_gmacs: float
+    proposal_gmacs: float
+    convention: str
+
+    @property
+    def total_gmacs(self) -> float:
+        return self.vit_gmacs + self.proposal_gmacs
+
+    @property
+    def reduction(self) -> float:
+        """How many times fewer operations than dense, proposal included."""
+        return self.dense_gmacs / self.total_gmacs
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """A run in figures.
 
@@ -38,7 +64,9 @@ class EvaluationReport:
         num_listed: videos in the manifest; `num_labelled` of them have a label.
         num_decoded: videos with a prediction; `num_failed` have none, `num_unfinished` were not reached yet.
         num_damaged: decoded videos with damaged packets or frames filled in.
-        num_kept, num_tokens: tokens per view after and before pruning; None where that was not recorded.
+        num_kept, num_tokens: tokens per view after and before pruning; None where that was not recorded. Where every
+            video keeps its own number, `num_kept` is their mean.
+        cost: None where the run did not record it.
         accuracies: by probs and, where the store keeps logits, by logits; empty without labels.
         worst: the classes with the lowest accuracy, by probs.
         decode_s, model_s: mean seconds per decoded video, in one worker and on the device.
@@ -61,8 +89,9 @@ class EvaluationReport:
     num_failed: int
     num_unfinished: int
     num_damaged: int
-    num_kept: int | None
+    num_kept: float | None
     num_tokens: int | None
+    cost: Cost | None
     accuracies: tuple[Accuracy, ...]
     worst: tuple[ClassResult, ...]
     class_names: tuple[str, ...]
@@ -88,7 +117,19 @@ class EvaluationReport:
     @property
     def tokens(self) -> str:
         """The tokens per view in words."""
-        return "not recorded" if self.num_kept is None else f"{self.num_kept} of {self.num_tokens}"
+        if self.num_kept is None:
+            return "not recorded"
+        kept = f"{self.num_kept:.0f}" if float(self.num_kept).is_integer() else f"{self.num_kept:.1f} on average"
+        return f"{kept} of {self.num_tokens}"
+
+    @property
+    def num_views(self) -> int:
+        return int(self.views["num_segments"]) * int(self.views["num_crops"])
+
+    @property
+    def seconds_per_view(self) -> float | None:
+        """Mean time on the device per view; None where that was not recorded."""
+        return None if self.model_s is None else self.model_s / self.num_views
 
     def failure_kinds(self) -> list[tuple[str, int]]:
         """Reasons with what names a single file taken out, and how often each came up, most frequent first."""
@@ -133,8 +174,9 @@ def make_report(store: PredictionStore, predictions: Predictions) -> EvaluationR
         num_damaged=sum(
             bool(errors or filled) for errors, filled in zip(columns["num_errors"], columns["num_filled"], strict=True)
         ),
-        num_kept=header["num_kept"],
+        num_kept=_mean(columns["num_kept"], ~failed) if header["num_kept"] is None else header["num_kept"],
         num_tokens=header["num_tokens"],
+        cost=_cost(header.get("cost")),
         accuracies=tuple(accuracies),
         worst=tuple(worst_classes(per_class_results(ranked["probs"], labels))),
         class_names=tuple(header["class_names"]),
@@ -146,6 +188,10 @@ def make_report(store: PredictionStore, predictions: Predictions) -> EvaluationR
         decode_s=_mean(columns["decode_s"], ~failed),
         model_s=_mean(columns["model_s"], ~failed),
     )
+
+
+def _cost(fact: dict[str, Any] | None) -> Cost | None:
+    return None if fact is None else Cost(**{field.name: fact[field.name] for field in fields(Cost)})
 
 
 def _other_environments(store: PredictionStore) -> tuple[str, ...]:
