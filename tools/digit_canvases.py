@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import torch
 from digit_images import draw, texture
-from digit_scenes import SPRITE, SPRITE_INK, SPLITS, digit_indices, digit_sprites
+from digit_scenes import SPLITS, SPRITE, SPRITE_INK, digit_indices, digit_sprites
 from torch import Tensor
 
 SIDE, PATCH = 96, 8

@@ -1,4 +1,4 @@
-"""The image ViT on digit canvases and the light ConvNet that proposes where it should look: networks and weight files."""
+"""The image ViT on digit canvases and the light ConvNet that proposes where to look: networks, weight files."""
 
 from __future__ import annotations
 

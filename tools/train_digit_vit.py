@@ -28,7 +28,7 @@ from train_demo import append_row, update_ema
 
 @dataclass(frozen=True)
 class Phase:
-    """`num` samples in windows of `patches` patches; difficulty rises linearly; mixed: every other step is 5 patches."""
+    """`num` samples in windows of `patches` patches, growing harder; mixed: every other step has 5 patches."""
 
     num: int
     patches: int
