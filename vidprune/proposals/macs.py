@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 @lru_cache(maxsize=256)
-def count_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, int, int]) -> float:
-    """Giga multiply-accumulates of the network made by `build` on one clip of (T, H, W) pixels.
+def count_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> float:
+    """Giga multiply-accumulates of the network made by `build` on one clip of (T, H, W) pixels, or one image of (H, W).
 
     Convolutions and linear layers count; norms, activations, pooling and resampling are free, as in the papers.
     """

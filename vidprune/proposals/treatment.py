@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vidprune.errors import unknown_name
+from vidprune.types import IMAGENET_MEAN, IMAGENET_STD
 
 INPUT_TREATMENTS = ("release", "native", "own_norm")
 
@@ -40,6 +43,14 @@ def resolve_treatment(name: str, own_norm: bool = False) -> InputTreatment:
     if name not in (*INPUT_TREATMENTS, "default"):
         raise unknown_name("input treatment", name, (*INPUT_TREATMENTS, "default"))
     return InputTreatment(resample=name in ("release", "default"), own_norm=own_norm or name == "own_norm")
+
+
+def renormalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Scale and shift, [3, 1, 1, 1] each, that turn ImageNet's normalisation into that of `mean` and `std`."""
+    old_mean, old_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    scale = old_std / torch.tensor(std)
+    shift = (old_mean - torch.tensor(mean)) / torch.tensor(std)
+    return scale.view(3, 1, 1, 1), shift.view(3, 1, 1, 1)
 
 
 def resample(clip: Tensor, size: tuple[int, int, int]) -> Tensor:
