@@ -27,6 +27,10 @@ _PUBLIC = {
     "EViT": "vidprune.pruners.evit",
     "ETPS": "vidprune.pruners.etps",
     "GTP": "vidprune.pruners.gtp",
+    "STAR": "vidprune.pruners.star",
+    "STA": "vidprune.pruners.sta",
+    "DiffRate": "vidprune.pruners.diffrate",
+    "Calibration": "vidprune.pruners.calibration",
     "predict_video": "vidprune.inference",
     "evaluate": "vidprune.runs",
     "EvaluateConfig": "vidprune.config",
@@ -54,15 +58,19 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.models import load_model as load_model
     from vidprune.profiling.flops import flops as flops
     from vidprune.proposals import create_proposal as create_proposal
+    from vidprune.pruners.calibration import Calibration as Calibration
     from vidprune.pruners.controls import Centre as Centre
     from vidprune.pruners.controls import FrameDifference as FrameDifference
     from vidprune.pruners.controls import Norm as Norm
     from vidprune.pruners.controls import Random as Random
     from vidprune.pruners.controls import Uniform as Uniform
+    from vidprune.pruners.diffrate import DiffRate as DiffRate
     from vidprune.pruners.etps import ETPS as ETPS
     from vidprune.pruners.evit import EViT as EViT
     from vidprune.pruners.gtp import GTP as GTP
     from vidprune.pruners.papr import PaPr as PaPr
+    from vidprune.pruners.sta import STA as STA
+    from vidprune.pruners.star import STAR as STAR
     from vidprune.pruners.tofu import ToFu as ToFu
     from vidprune.pruners.tome import ToMe as ToMe
     from vidprune.pruning import PrunedViT as PrunedViT

@@ -17,9 +17,12 @@ from vidprune.profiling.flops import flops
 from vidprune.pruners import METHODS
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.controls import Centre, FrameDifference, Norm, Random, Uniform
+from vidprune.pruners.diffrate import DiffRate
 from vidprune.pruners.etps import ETPS
 from vidprune.pruners.evit import EViT
 from vidprune.pruners.gtp import GTP
+from vidprune.pruners.sta import STA
+from vidprune.pruners.star import STAR
 from vidprune.pruners.tofu import ToFu
 from vidprune.pruners.tome import ToMe
 from vidprune.pruning import PrunedViT, prune
@@ -69,6 +72,15 @@ ROWS = {
     ),
     "random, then gtp": Row(lambda p: [Random(1 - p / 8), GTP(int(p))], 0, (1, 2, 4), saves_on_small_hosts=False),
     "random, then tome": Row(lambda r: [Random(1 - r / 5), ToMe(int(r), start_block=1)], 0, (1, 2, 4)),
+    "star": Row(STAR, 1.0, (0.9, 0.6, 0.3), saves_on_small_hosts=False),
+    "random, then star": Row(lambda z: [Random(z), STAR(z)], 1.0, (0.9, 0.6, 0.3), saves_on_small_hosts=False),
+    "sta": Row(lambda r: STA(int(r)), 0, (1, 2, 4), images=False),
+    "diffrate": Row(
+        lambda n: DiffRate(prune_kept=(99, 14 - n, 12 - n), merge_kept=(99, 13 - n, 10 - n)), -90, (0, 1, 2)
+    ),
+    "diffrate, merging alone": Row(
+        lambda n: DiffRate(merge_kept=(99, 14 - n, 12 - n)), -90, (0, 1, 2), loses_tokens=False
+    ),
 }
 
 # Compiling takes seconds: rows that run the same code as another one are not compiled again.
@@ -79,6 +91,9 @@ COMPILED_ELSEWHERE = {
     "tome, schedule",
     "random, then etps",
     "random, then gtp",
+    "random, then star",
+    "diffrate",  # a list names as many blocks as the host has: compiled in its own file
+    "diffrate, merging alone",
 }
 
 each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

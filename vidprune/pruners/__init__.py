@@ -16,3 +16,6 @@ METHODS.register(
 )
 METHODS.register("etps", "vidprune.pruners.etps:ETPS", "as evit, the rest squeezed into its like (CVPR 2023)")
 METHODS.register("gtp", "vidprune.pruners.gtp:GTP", "drop tokens after passing them on along a graph (WACV 2024)")
+METHODS.register("star", "vidprune.pruners.star:STAR", "attention here times importance to the end (ICLR 2024)")
+METHODS.register("sta", "vidprune.pruners.sta:STA", "drop what earlier time slots have shown; video only (ICCV 2023)")
+METHODS.register("diffrate", "vidprune.pruners.diffrate:DiffRate", "prune, then merge, to listed counts (ICCV 2023)")

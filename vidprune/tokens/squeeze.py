@@ -31,9 +31,8 @@ def squeeze_tokens(tokens: Tensor, kept_index: Tensor, dropped_index: Tensor) ->
     """
     kept, dropped = gather_tokens(tokens, kept_index), gather_tokens(tokens, dropped_index)
     with torch.no_grad():  # the choice of a host is not differentiable, and its weight follows the choice
-        similarity = _unit(dropped) @ _unit(kept).transpose(1, 2)  # [B, K - K', K']
-        host = similarity.argmax(dim=2)  # [B, K - K']
-        weights = similarity.amax(dim=2).exp()
+        host, cosine = most_similar(dropped, kept)  # [B, K - K']
+        weights = cosine.exp()
         own = torch.full(kept_index.shape, torch.e, device=tokens.device)  # float32 [B, K'], exp(1)
         total = own.scatter_add(1, host, weights)
         has_guests = total > own
@@ -42,6 +41,16 @@ def squeeze_tokens(tokens: Tensor, kept_index: Tensor, dropped_index: Tensor) ->
     weighted = weighted.scatter_add(1, index, dropped.float() * weights.unsqueeze(-1))
     squeezed = (weighted / total.unsqueeze(-1)).to(tokens.dtype)
     return torch.where(has_guests.unsqueeze(-1), squeezed, kept), Move(kept_index, joined=dropped_index, host=host)
+
+
+def most_similar(tokens: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of tokens [B, M, D] the most similar of candidates [B, K, D] and their cosine; ties go to the first.
+
+    Returns:
+        int64 [B, M] and float32 [B, M].
+    """
+    similarity = _unit(tokens) @ _unit(candidates).transpose(1, 2)  # [B, M, K]
+    return similarity.argmax(dim=2), similarity.amax(dim=2)
 
 
 def _unit(tokens: Tensor) -> Tensor:
