@@ -11,7 +11,11 @@ from vidprune.cli import options as opt
 from vidprune.errors import unknown_name
 
 _BEYOND_REGISTRIES = {
-    "models": {"demo": "videomae_tiny with the shipped weights; its proposal is x3d_tiny"},
+    "models": {
+        "demo": "videomae_tiny with the shipped weights; its proposal is x3d_tiny",
+        "timm/NAME": "an image model of timm, such as timm/vit_base_patch16_224",
+        "frames/NAME": "an image ViT of timm on every frame of a clip; frames:16:clip/NAME: 16 frames, one budget",
+    },
     "methods": {"dense": "keep everything"},
 }
 

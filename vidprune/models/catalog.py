@@ -10,6 +10,9 @@ MODELS = Registry("model", "vidprune.models")
 TIMM_PREFIX = "timm/"
 """A name `timm/NAME` is the image model NAME of timm."""
 
+FRAMES_PREFIX = "frames"
+"""A name `frames/NAME` is an image model that runs on every frame of a clip; see `frame_names`."""
+
 _DESCRIPTIONS = {
     "videomae_tiny": "VideoMAE of width 128 and 4 blocks, trained by us for the demo",
     "videomae_small": "VideoMAE ViT-S/16, 16 frames of 224 px, 22 M parameters",

@@ -22,6 +22,7 @@ from vidprune.models.checkpoint_checks import (
 )
 from vidprune.models.checkpoint_files import StateDict, read_tensors
 from vidprune.models.checkpoints import FoundSize, detect_layout, find_size, translate
+from vidprune.models.frame_names import parse_frames_name
 from vidprune.models.videomae import VIDEOMAE_SPECS, VideoMAE, VideoMAESpec, sincos_position_table
 
 
@@ -29,7 +30,8 @@ def create_model(name: str | VideoMAESpec, num_classes: int | None = None, **ove
     """A model with random weights, in eval mode; reproducible through `torch.manual_seed`.
 
     Args:
-        name: a name of `MODELS`, `timm/NAME` for an image model of timm, or your own `VideoMAESpec`.
+        name: a name of `MODELS`, `timm/NAME` for an image model of timm, `frames/NAME` for one that runs on every frame
+            of a clip (see `vidprune.models.frame_names`), or your own `VideoMAESpec`.
         num_classes: rows of the head; None is 400 for VideoMAE and timm's own default for its models.
         overrides: for VideoMAE the fields of `VideoMAESpec`, such as `num_frames` and `image_size`; for other models
             what their factory takes.
@@ -41,6 +43,8 @@ def create_model(name: str | VideoMAESpec, num_classes: int | None = None, **ove
     settings = overrides if num_classes is None else {"num_classes": num_classes, **overrides}
     if isinstance(name, VideoMAESpec):
         return build_videomae(name, **settings).eval()
+    if frames := parse_frames_name(name):
+        return frames.wrap(create_model(frames.image_model, **settings))
     if name.startswith(TIMM_PREFIX):
         return _create_timm(name, settings)
     return MODELS.get(name)(**settings).eval()
@@ -111,6 +115,8 @@ def _fill(spec: VideoMAESpec, num_classes: int, state: StateDict, source: str) -
 
 
 def _load_other(name: str, checkpoint: str | Path, num_classes: int | None) -> nn.Module:
+    if frames := parse_frames_name(name):
+        return frames.wrap(_load_other(frames.image_model, checkpoint, num_classes))
     model: Any = create_model(name, num_classes)
     state = read_tensors(checkpoint)
     try:

@@ -35,3 +35,19 @@ def map_to_scores(proposal_map: Tensor, grid: TokenGrid, align_corners: bool = T
         align_corners=align_corners,
     )
     return resized.flatten(1)
+
+
+def maps_of_frames(proposal_map: Tensor, num_frames: int) -> Tensor:
+    """Cut the maps of clips into one per frame: [B, t', h', w'] -> [B * num_frames, 1, h', w'].
+
+    Where the map has another number of time steps, it is resized along time alone, linearly with corners aligned.
+    """
+    if proposal_map.shape[1] != num_frames:
+        size = (num_frames, *proposal_map.shape[2:])
+        proposal_map = F.interpolate(
+            proposal_map.float().unsqueeze(1),  # [B, 1, t', h', w']: one channel
+            size=size,
+            mode="trilinear",
+            align_corners=True,
+        ).squeeze(1)
+    return proposal_map.flatten(0, 1).unsqueeze(1)
