@@ -1,0 +1,72 @@
+"""A network made ready to run: batch norms folded into their convolutions, weights with the channels innermost.
+
+Both leave what is computed as it is, but for rounding. The network itself keeps its parts and names, in which it loads
+and saves; `FoldedNet` holds a private copy beside it and makes a new one whenever the weights have changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norms(net: nn.Module) -> nn.Module:
+    """A copy of `net`, in eval mode, whose 3-D convolutions do the work of the batch norms behind them.
+
+    The norm of W * x, scaled by g / sqrt(v + e) and shifted, is itself a convolution. It is folded where nothing else
+    reads the convolution's output. Weights of the copy lie channels_last_3d.
+    """
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    exact = torch.promote_types(dtype, torch.float32)  # half precision is for the result
+    folded = fx.symbolic_trace(copy.deepcopy(net).eval().to(exact))
+    modules = dict(folded.named_modules())
+    for node in list(folded.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm3d):
+            continue
+        source = node.args[0]
+        if source.op == "call_module" and isinstance(modules[source.target], nn.Conv3d) and len(source.users) == 1:
+            folded.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
+            node.replace_all_uses_with(source)
+            folded.graph.erase_node(node)
+    folded.recompile()
+    folded.delete_all_unused_submodules()
+    folded = folded.to(dtype).requires_grad_(False)
+    return folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stub lacks it
+
+
+class FoldedNet:
+    """The folded copy of a network, not a module, so that neither state dicts nor `parameters()` see it twice.
+
+    Every change that PyTorch can tell of makes a new copy at the next call: weights written in place, loaded or
+    replaced. Writing through `.data` is not among them; call `refresh` then. Under `torch.compile` the copy is as it
+    was at the last call, load or move.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.refresh(net)
+
+    def refresh(self, net: nn.Module) -> None:
+        """Fold `net` anew."""
+        self.net = fold_batch_norms(net)
+        self._source = net
+        self._tensors = list(_tensors(net))
+        self._versions = self._written()
+
+    def current(self, net: nn.Module) -> nn.Module:
+        """The folded copy of `net` as it is now."""
+        if not torch.compiler.is_compiling() and (net is not self._source or self._written() != self._versions):
+            self.refresh(net)
+        return self.net
+
+    def _written(self) -> int:
+        """How often the source's tensors have been written to."""
+        return sum(0 if tensor.is_inference() else tensor._version for tensor in self._tensors)
+
+
+def _tensors(net: nn.Module) -> Iterator[Tensor]:
+    yield from net.parameters()
+    yield from (buffer for name, buffer in net.named_buffers() if not name.endswith("num_batches_tracked"))
