@@ -1,4 +1,4 @@
-"""`vidprune report`: the figures of finished runs again, from their stores, without a model."""
+"""`vidprune report`: the figures of finished runs again, and beside each other, from their stores, without a model."""
 
 from __future__ import annotations
 
@@ -9,28 +9,64 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidprune.cli import gallery
 from vidprune.cli import options as opt
 
 if TYPE_CHECKING:
+    from vidprune.evaluation.comparison import Comparison
     from vidprune.evaluation.report import EvaluationReport
+
+MAX_COLUMNS = 3  # runs that fit beside each other on a screen
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that `vidprune evaluate --out` or VideoMAE wrote.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders that `vidprune evaluate --out` or VideoMAE wrote, or that hold such folders."),
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write tables, plots and details as one HTML page.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every figure as CSV, one line per run.")] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Show what is kept of so many videos on the page; loads the model.")
+    ] = 0,
     as_json: opt.Json = False,
 ) -> None:
-    """Print runs as one table, and write report.md, metrics.json and predictions.csv anew into each run's folder.
+    """Print runs beside each other, and write report.md, metrics.json and predictions.csv anew into each run's folder.
 
+    Where a dense run of the same model, weights, views and videos is among them, every other run is compared with it:
+    the share of videos with the same first class, KL divergence, difference in top-1. The first two need no labels.
     A folder with the files 0.txt, 1.txt, ... of VideoMAE's own evaluation is merged by its rules.
     """
-    from vidprune.evaluation.files import write_report
+    from vidprune.errors import ConfigError
+    from vidprune.evaluation.compare import compare, find_runs
+    from vidprune.evaluation.files import write_run_files, write_texts
+    from vidprune.evaluation.page import page
+    from vidprune.evaluation.tables import comparison_csv, comparison_markdown
 
-    reports = [write_report(folder) for folder in runs]
+    if pictures and html is None:
+        raise ConfigError("--pictures needs a page to show them on: add --html page.html")
+    comparison = compare(find_runs(runs), write_run_files)
+    if html is not None:
+        shown = gallery.pictures(comparison, pictures) if pictures else []
+        write_texts(html.parent, {html.name: page(comparison, shown)})
+    if markdown is not None:
+        write_texts(markdown.parent, {markdown.name: comparison_markdown(comparison)})
+    if csv is not None:
+        write_texts(csv.parent, {csv.name: comparison_csv(comparison)})
     if as_json:
-        for one in reports:
-            print(json.dumps(one.as_dict(), ensure_ascii=False))
+        for run in comparison.runs:
+            print(json.dumps(run.as_dict(), ensure_ascii=False))
     else:
-        print_reports(reports)
+        print_comparison(comparison)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """A column for each of a few runs, a row for each of several, then what each one's denominator is."""
+    if len(comparison.runs) <= MAX_COLUMNS:
+        print_reports([run.report for run in comparison.runs])
+    if len(comparison.runs) > 1:
+        _print_rows(comparison, with_notes=len(comparison.runs) > MAX_COLUMNS)
 
 
 def print_reports(reports: Sequence[EvaluationReport]) -> None:
@@ -67,6 +103,33 @@ def print_reports(reports: Sequence[EvaluationReport]) -> None:
         screen.print(f"{one.run}: {one.denominator}{state}", markup=False, soft_wrap=True)
 
 
+def _print_rows(comparison: Comparison, with_notes: bool) -> None:
+    """The comparison's own table; what is the same in every row goes into its title."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vidprune.cli.screen import console
+    from vidprune.evaluation.tables import overview_table, run_notes
+
+    overview = overview_table(comparison)
+    texts = list(zip(*([cell.text for cell in row] for row in overview.rows), strict=True))  # column by column
+    shared = [name for name, column in zip(overview.columns, texts, strict=True) if len(set(column)) == 1]
+    title = ", ".join(f"{name} {texts[overview.columns.index(name)][0]}" for name in shared)
+    table = Table(title=escape(title), title_justify="left")
+    for name in overview.columns:
+        if name not in shared:
+            table.add_column(name, overflow="fold")
+    for row in overview.rows:
+        cells = (cell.text for cell, name in zip(row, overview.columns, strict=True) if name not in shared)
+        table.add_row(*(escape(text.replace(" (", "\n(")) for text in cells))
+    screen = console()
+    screen.print(table)
+    screen.print(overview.note, markup=False)
+    for run, note in run_notes(comparison):
+        if with_notes or run.note:
+            screen.print(f"{run.name}: {note}", markup=False, soft_wrap=True)
+
+
 def _facts(report: EvaluationReport) -> list[tuple[str, str]]:
     views = report.views
     options = ", ".join(f"{key} {value}" for key, value in report.method.items() if key in ("keep_ratio", "proposal"))
@@ -75,6 +138,7 @@ def _facts(report: EvaluationReport) -> list[tuple[str, str]]:
         ("model", f"{report.model} ({report.weights})"),
         ("method", report.method["name"] + (f", {options}" if options else "")),
         ("tokens", report.tokens),
+        ("GFLOPs per view", "not recorded" if report.cost is None else f"{report.cost.total_gmacs:.4g}"),
         ("views, protocol", f"{views['num_segments']}x{views['num_crops']}, {report.protocol}"),
         ("precision, device", f"{report.dtype}, {report.environment['device']}"),
         ("listed / decoded / failed", f"{report.num_listed} / {report.num_decoded} / {report.num_failed}"),

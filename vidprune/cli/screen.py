@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from torch import nn
 
     from vidprune.video import ViewPlan
@@ -28,9 +29,12 @@ def warn(message: str) -> None:
     print(f"vidprune: {message}", file=sys.stderr)
 
 
-@contextmanager
-def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
-    """Iterate over `items` with a progress bar on stderr; silent where stderr is no terminal."""
+def progress_bar(*fields: str, silent: bool = False) -> Progress:
+    """A progress bar on stderr that vanishes when it is done; `silent`, or where stderr is no terminal, it never shows.
+
+    Args:
+        fields: names of a task's fields to show behind the count; styles go into their values.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -40,10 +44,24 @@ def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     err = Console(stderr=True)
-    bar = Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal, transient=True)
-    with bar:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=silent or not err.is_terminal,
+        transient=True,
+    )
+
+
+@contextmanager
+def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
+    """Iterate over `items` with a progress bar."""
+    with progress_bar() as bar:
         yield iter(bar.track(items, description=description))
 
 

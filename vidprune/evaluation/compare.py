@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from vidprune.evaluation.agreement import Reference, agreement, read_reference
 from vidprune.evaluation.comparison import ComparedRun, Comparison, varying_options
 from vidprune.evaluation.files import is_run, load_run, write_texts
 from vidprune.evaluation.page import page
+from vidprune.evaluation.predictions import Predictions
 from vidprune.evaluation.report import EvaluationReport, make_report
 from vidprune.evaluation.store import PredictionStore, StoreError
 from vidprune.evaluation.tables import comparison_csv, comparison_markdown
@@ -57,10 +58,17 @@ def _runs_of(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", path.name)])
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
+def compare(
+    folders: Sequence[Path],
+    report: Callable[[PredictionStore, Predictions], EvaluationReport] = make_report,
+) -> Comparison:
     """The figures of runs, each beside the dense run among them of its model, weights, views and list of videos.
 
     Memory holds one distribution per video of each dense run, and one part of a store at a time.
+
+    Args:
+        folders: of runs, see `find_runs`.
+        report: makes each run's figures; `files.write_run_files` also writes the files beside its store.
 
     Raises:
         StoreError: a folder holds no run.
@@ -70,11 +78,11 @@ def compare(folders: Sequence[Path]) -> Comparison:
     for folder in folders:
         store, predictions = load_run(folder)
         stores.append(store)
-        reports.append(make_report(store, predictions))
-    options = varying_options([report.method for report in reports])
+        reports.append(report(store, predictions))
+    options = varying_options([one.method for one in reports])
     runs = [
-        ComparedRun(name, report, store.header, text)
-        for name, report, store, text in zip(_names(folders), reports, stores, options, strict=True)
+        ComparedRun(name, one, store.header, text)
+        for name, one, store, text in zip(_names(folders), reports, stores, options, strict=True)
     ]
     references: dict[int, Reference] = {}
     return Comparison(tuple(_beside_dense(number, runs, stores, references) for number in range(len(runs))))
@@ -86,8 +94,10 @@ def _beside_dense(
     """A run with its agreement; `references` keeps what is read of dense runs."""
     run = runs[number]
     candidates = _dense_runs(number, runs)
-    if run.is_dense or not candidates:
-        return run if run.is_dense else replace(run, note="no dense run of the same model, weights and views")
+    if run.is_dense or len(runs) == 1:
+        return run
+    if not candidates:
+        return replace(run, note="no dense run of the same model, weights and views")
     refusals = []
     for chosen in candidates:
         dense = runs[chosen]

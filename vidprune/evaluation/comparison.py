@@ -10,7 +10,7 @@ from vidprune.evaluation.agreement import Agreement
 from vidprune.evaluation.metrics import Accuracy
 from vidprune.evaluation.report import EvaluationReport
 
-_SHOWN_APART = ("name", "keep_ratio", "proposal")
+_SHOWN_APART = ("keep_ratio", "proposal")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class ComparedRun:
 
     @property
     def keep_ratio(self) -> float | None:
-        return self.report.method.get("keep_ratio")
+        """Of the first step that has one."""
+        return _first(self.report.method, "keep_ratio")
 
     @property
     def proposal(self) -> str | None:
-        return self.report.method.get("proposal")
+        return _first(self.report.method, "proposal")
 
     @property
     def method(self) -> str:
@@ -100,20 +101,37 @@ def model_key(report: EvaluationReport) -> tuple[str, str]:
     return report.model, report.weights
 
 
+def method_steps(method: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The steps of a method as a header gives it; a single one is a list of one."""
+    return list(method.get("steps", [method]))
+
+
+def _first(method: Mapping[str, Any], key: str) -> Any:
+    return next((step[key] for step in method_steps(method) if step.get(key) is not None), None)
+
+
 def varying_options(methods: list[Mapping[str, Any]]) -> list[str]:
     """For each method of several runs, the options in which the methods of its name differ, "r 16, start_block 6".
 
-    Weights (by their hash) and what is shown apart, keep ratio and proposal, are left out.
+    Weights (by their hash) and what is shown apart, the first keep ratio and proposal, are left out.
     """
+    options = [_options(method) for method in methods]
     texts = []
-    for method in methods:
-        alike = [other for other in methods if other["name"] == method["name"]]
-        varying = [
-            key
-            for key in method
-            if key not in _SHOWN_APART
-            and not key.endswith("_sha256")
-            and any(other.get(key) != method[key] for other in alike)
-        ]
-        texts.append(", ".join(f"{key} {method[key]}" for key in varying))
+    for method, own in zip(methods, options, strict=True):
+        alike = [other for other, found in zip(options, methods, strict=True) if found["name"] == method["name"]]
+        varying = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        texts.append(", ".join(f"{key} {own[key]}" for key in varying))
     return texts
+
+
+def _options(method: Mapping[str, Any]) -> dict[str, Any]:
+    steps = method_steps(method)
+    shown_apart: set[str] = set()
+    options: dict[str, Any] = {}
+    for step in steps:
+        for key, value in step.items():
+            if key in _SHOWN_APART and key not in shown_apart:
+                shown_apart.add(key)
+            elif key != "name" and not key.endswith("_sha256"):
+                options[key if len(steps) == 1 else f"{step['name']}.{key}"] = value
+    return options

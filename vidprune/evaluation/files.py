@@ -29,7 +29,11 @@ def write_report(folder: str | Path) -> EvaluationReport:
         StoreError: `folder` is neither, or cannot be written.
         ConfigError: VideoMAE's files are damaged.
     """
-    store, predictions = load_run(folder)
+    return write_run_files(*load_run(folder))
+
+
+def write_run_files(store: PredictionStore, predictions: Predictions) -> EvaluationReport:
+    """Write the three files beside a store that is read already. Raises `StoreError` where that cannot be."""
     report = make_report(store, predictions)
     texts = {
         "report.md": markdown(report),

@@ -54,8 +54,9 @@ def overview_table(comparison: Comparison) -> Table:
     ]
     note = (
         "In brackets: 95 % intervals, over the videos that were decoded. GFLOPs: giga multiply-accumulates per view, "
-        "the proposal's included. Agreement: the share of videos with the dense run's first class. KL: of dense from "
-        "the run, in nats. Neither needs labels. Difference to dense: in points, on the same videos. Views averaged by probs."
+        "the proposal's included. Agreement: the share of videos with the dense run's first class. KL: of the dense "
+        "run's probs from the run's, in nats. Neither needs labels. Difference to dense: in points of top-1, on the "
+        "same videos. Views averaged by probs."
     )
     return _table("All runs", note, columns, comparison.sorted_runs)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import nn
 
-from vidprune.inference import run_views
+from vidprune.inference import run_views, video_maps
 from vidprune.labels import default_class_names
 from vidprune.pruning import PrunedViT, host_of, token_grid
 from vidprune.types import VideoFrames
@@ -48,11 +49,54 @@ def picture_video(
         folder: where `STEM.png` and `STEM.mp4` go; created if need be.
         stem: by default the video's name without its suffix.
     """
+    shown = _look(path, model, plan, class_names, model_name, backend)
+    stem = stem or Path(path).stem
+    sheet = save_picture(shown.sheet(), Path(folder) / f"{stem}.png")
+    caption = dataclasses.replace(shown.caption, view=f"{len(shown.views)} segments, centre crop")
+    fps = min(60.0, max(1.0, shown.fps))  # the speed of life
+    return WrittenPictures(sheet, overlay_video(Path(folder) / f"{stem}.mp4", shown.views, caption, fps=fps))
+
+
+def sheet_of_video(
+    path: str | Path,
+    model: nn.Module,
+    plan: ViewPlan,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    model_name: str = "",
+    backend: str = "pyav",
+) -> Image.Image:
+    """The contact sheet of `picture_video` alone, unwritten; arguments as there."""
+    return _look(path, model, plan, class_names, model_name, backend).sheet()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Every segment's centre crop with what was kept of it, the words of the middle one, and frames per second."""
+
+    views: list[ViewPicture]
+    caption: Caption
+    fps: float
+
+    def sheet(self) -> Image.Image:
+        return contact_sheet(self.views[len(self.views) // 2], self.caption)
+
+
+def _look(
+    path: str | Path,
+    model: nn.Module,
+    plan: ViewPlan,
+    class_names: tuple[str, ...] | None,
+    model_name: str,
+    backend: str,
+) -> _Shown:
+    """Decode a video and run the model on its centre crops."""
     plan = dataclasses.replace(plan, num_crops=1)
     video = read_video(path, plan, backend=backend)
     parameter = next(model.parameters())
     clips = cut_views(video, plan, device=parameter.device, dtype=parameter.dtype)  # [S, 3, T, H, W]
-    logits, trace = run_views(model, clips)
+    maps = video_maps([video], model, plan)
+    logits, trace = run_views(model, clips, None if maps is None else maps[0])
     probs = logits.float().softmax(dim=1).mean(dim=0).cpu()
     best = int(probs.argmax())
 
@@ -67,28 +111,25 @@ def picture_video(
         frames, numbers = _view_pixels(video, plan, segment)
         views.append(ViewPicture(frames, kept, proposal_map, numbers))
 
-    method = model.methods[0] if isinstance(model, PrunedViT) else None
-    proposal = getattr(model.steps[0], "proposal", None) if isinstance(model, PrunedViT) else None
-    middle = plan.num_segments // 2
     caption = Caption(
         file=Path(path).name,
         model=model_name,
-        method="dense"
-        if method is None
-        else f"{method.name}, {proposal.name}"
-        if proposal is not None
-        else method.name,
-        view=f"segment {middle + 1} of {plan.num_segments}, centre crop",
-        keep_ratio=getattr(method, "keep_ratio", None),
+        method=_method_words(model),
+        view=f"segment {plan.num_segments // 2 + 1} of {plan.num_segments}, centre crop",
+        keep_ratio=getattr(model.methods[0], "keep_ratio", None) if isinstance(model, PrunedViT) else None,
         prediction=(class_names or default_class_names(len(probs)))[best],
         prob=float(probs[best]),
         random_weights=getattr(host, "checkpoint_source", None) is None,
     )
-    stem = stem or Path(path).stem
-    sheet = save_picture(contact_sheet(views[middle], caption), Path(folder) / f"{stem}.png")
-    caption = dataclasses.replace(caption, view=f"{plan.num_segments} segments, centre crop")
-    fps = min(60.0, max(1.0, (video.fps or 30.0) / plan.frame_stride))  # the speed of life
-    return WrittenPictures(sheet, overlay_video(Path(folder) / f"{stem}.mp4", views, caption, fps=fps))
+    return _Shown(views, caption, (video.fps or 30.0) / plan.frame_stride)
+
+
+def _method_words(model: nn.Module) -> str:
+    """ "dense", "tome", "papr, x3d_s"."""
+    if not isinstance(model, PrunedViT):
+        return "dense"
+    proposal = getattr(model.steps[0], "proposal", None)
+    return model.methods[0].name + ("" if proposal is None else f", {proposal.name}")
 
 
 def _view_pixels(video: VideoFrames, plan: ViewPlan, segment: int) -> tuple[np.ndarray, list[int]]:
