@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
+from vidprune.hierarchical import PrunedHierarchical, has_stages, prune_stages, refuse_stage_options
 from vidprune.proposals.base import Proposal
-from vidprune.pruners.base import BlockStep, HostInfo, Pruner, Step
-from vidprune.pruners.block_parts import BlockPlan, check_composable, composition_gap, plan_blocks, run_composed
-from vidprune.tokens.moves import follow_moves
+from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, RaggedBlockStep, RaggedStep, Step
+from vidprune.pruners.block_parts import (
+    BlockPlan,
+    check_composable,
+    composition_gap,
+    is_composable,
+    plan_blocks,
+    run_composed,
+)
+from vidprune.pruners.packed_blocks import run_packed
+from vidprune.pruners.trace import Part, trace_of
+from vidprune.pruners.trace import PruneTrace as PruneTrace
+from vidprune.tokens.packed import PackedState, unpack
 from vidprune.tokens.state import TokenState
 from vidprune.types import TokenGrid
 
@@ -23,38 +34,12 @@ import timm  # noqa: E402  (the guard above must come first)
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 
-@dataclass(frozen=True)
-class PruneTrace:
-    """What one forward pass kept.
-
-    Attributes:
-        kept_index: int64 [B, K] ascending, the original places, without prefix tokens, of the tokens that reach the
-            head; a merged token stands at the place of the token that the others joined. None if all were kept.
-        token_counts: tokens entering each block, prefix tokens included.
-        grid: the host's token grid.
-        proposal_map: [B, t', h', w'] on the proposal's own grid, or None.
-        mlp_token_counts: tokens entering each block's MLP, prefix tokens included.
-        assignment: int64 [B, N], for each original token the row of `sizes` and of the final tokens it is in, prefix
-            not counted; -1 if it was dropped. None if all were kept.
-        sizes: float32 [B, K], how many tokens each final token stands for; None where nothing was merged.
-        notes: substitutes and clamped values that a reader must know.
-    """
-
-    kept_index: Tensor | None
-    token_counts: tuple[int, ...]
-    grid: TokenGrid
-    proposal_map: Tensor | None
-    mlp_token_counts: tuple[int, ...] = ()
-    assignment: Tensor | None = None
-    sizes: Tensor | None = None
-    notes: tuple[str, ...] = ()
-
-
 class PrunedViT(nn.Module):
     """A timm `VisionTransformer` with pruning steps before its first block and inside its blocks.
 
     Takes what the host takes ([B, 3, T, H, W] or [B, 3, H, W]) and returns the host's logits [B, classes]. A block in
     which nothing happens is called as it is; the others run from their own submodules. The host is never changed.
+    Where a method's count depends on the input (`ragged`), counts that are known beforehand are the most there can be.
     """
 
     def __init__(self, host: VisionTransformer, methods: Sequence[Pruner]) -> None:
@@ -74,6 +59,11 @@ class PrunedViT(nn.Module):
     @property
     def num_classes(self) -> int:
         return int(self.host.num_classes)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether token counts depend on the input; `forward_with_trace` then tells them."""
+        return any(isinstance(step, RaggedStep | RaggedBlockStep) for step in self.steps)
 
     def num_kept(self) -> int:
         """Tokens per view that enter the blocks, without prefix tokens; known before anything runs."""
@@ -112,23 +102,10 @@ class PrunedViT(nn.Module):
 
     def forward_with_trace(self, pixels: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, PruneTrace]:
         """Logits [B, classes] and what was kept, for overlays and checks."""
-        logits, state, plan = self._forward(pixels, proposal_map)
-        place = assignment = None
-        if state.moves:
-            batch, device = state.tokens.shape[0], state.tokens.device
-            place, assignment = follow_moves(state.moves, batch, state.grid.num_tokens, device)
-        return logits, PruneTrace(
-            kept_index=None if place is None else place.sort(dim=1).values,
-            token_counts=tuple(block.attention for block in plan),
-            grid=state.grid,
-            proposal_map=state.proposal_map,
-            mlp_token_counts=tuple(block.mlp for block in plan),
-            assignment=assignment,
-            sizes=None if state.sizes is None else state.sizes[:, state.num_prefix :],
-            notes=self.notes(),
-        )
+        logits, parts = self._forward(pixels, proposal_map)
+        return logits, trace_of(parts, self.notes())
 
-    def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, TokenState, tuple[BlockPlan, ...]]:
+    def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, list[Part]]:
         host = self.host
         if proposal_map is not None and self.proposal is None:
             raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
@@ -136,17 +113,31 @@ class PrunedViT(nn.Module):
         grid = TokenGrid(1, *embedded.shape[1:3]) if host.dynamic_img_size else self.token_grid
         tokens = host.norm_pre(host.patch_drop(host._pos_embed(embedded)))  # [B, P + N, D]
         state = TokenState(tokens, grid, host.num_prefix_tokens, proposal_map=proposal_map)
-        plan = self._plan if grid == self.token_grid else self.plan(grid.num_tokens)
         for step in self.before_steps:
             state = step(pixels, state)
-        state = self._run_blocks(state, plan)
-        tokens = host.norm(state.tokens)  # [B, P + K, D]
-        if self.block_step is not None and self.block_step.weighted_pooling and state.sizes is not None:
-            tokens = _weigh_for_mean(host, tokens, state.sizes)
-        return host.forward_head(tokens), state, plan
+        parts = self._run(state)
+        logits = [self._head(part) for part, _ in parts]
+        return logits[0] if len(logits) == 1 else torch.cat(logits), parts
 
-    def _run_blocks(self, state: TokenState, plan: tuple[BlockPlan, ...]) -> TokenState:
+    def _run(self, state: TokenState | PackedState) -> list[Part]:
+        """All blocks, and what each did; samples whose counts differ come back one by one."""
         step = self.block_step
+        if isinstance(state, PackedState) and isinstance(step, BlockStep):  # which wants one count for all
+            return [part for sample in unpack(state) for part in self._run(sample)]
+        if isinstance(state, PackedState) or isinstance(step, RaggedBlockStep):
+            return run_packed(self.host.blocks, state, step if isinstance(step, RaggedBlockStep) else None)
+        entering, known = state.tokens.shape[1], self._plan
+        if known[0].attention != entering:  # an image of another size, or a count that depends on the input
+            known = plan_blocks(step, entering - state.num_prefix, state.num_prefix, len(self.host.blocks))
+        return [(self._run_blocks(state, step, known), known)]
+
+    def _head(self, state: TokenState) -> Tensor:
+        tokens = self.host.norm(state.tokens)  # [B, P + K, D]
+        if self.block_step is not None and self.block_step.weighted_pooling and state.sizes is not None:
+            tokens = _weigh_for_mean(self.host, tokens, state.sizes)
+        return self.host.forward_head(tokens)
+
+    def _run_blocks(self, state: TokenState, step: BlockStep | None, plan: tuple[BlockPlan, ...]) -> TokenState:
         if step is None or not any(block.composed for block in plan):
             return replace(state, tokens=self.host.blocks(state.tokens))
         state = step.prepare(state)
@@ -163,12 +154,12 @@ class PrunedViT(nn.Module):
         return [step for step in self.steps if isinstance(step, Step)]
 
     @property
-    def block_step(self) -> BlockStep | None:
+    def block_step(self) -> BlockStep | RaggedBlockStep | None:
         """The step that acts inside blocks, if there is one."""
-        return next((step for step in self.steps if isinstance(step, BlockStep)), None)
+        return next((step for step in self.steps if isinstance(step, BlockStep | RaggedBlockStep)), None)
 
     def _check_order(self) -> None:
-        kinds = ["block" if isinstance(step, BlockStep) else "before" for step in self.steps]
+        kinds = ["block" if isinstance(step, InBlockStep) else "before" for step in self.steps]
         if kinds not in ([], ["before"], ["block"], ["before", "block"]):
             names = ", ".join(method.name for method in self.methods)
             raise ConfigError(
@@ -177,7 +168,9 @@ class PrunedViT(nn.Module):
             )
 
 
-def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True) -> PrunedViT:
+def prune(
+    model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True
+) -> PrunedViT | PrunedHierarchical:
     """Wrap a timm `VisionTransformer` (VideoMAE included) so that only the tokens that matter run through its blocks.
 
     Args:
@@ -191,6 +184,8 @@ def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bo
         UnsupportedModelError: for a host that is not a timm `VisionTransformer`, whose forward does more than
             embed, blocks, norm and head, or whose blocks are of a kind that a method inside blocks cannot act in.
         ConfigError: for a method that the host cannot run.
+
+    A ConvNeXt or Swin of timm takes one method that scores places once, and becomes a `PrunedHierarchical`.
     """
     methods = (method,) if isinstance(method, Pruner) else tuple(method)
     for entry in methods:
@@ -198,6 +193,9 @@ def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bo
             raise ConfigError(f"method must be a config such as PaPr(keep_ratio=0.45), got {entry!r}")
     if not methods:
         raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
+    if has_stages(model):
+        return prune_stages(model, methods, self_check=self_check)
+    refuse_stage_options(methods)
     if isinstance(model, PrunedViT):
         raise UnsupportedModelError("this model is already pruned; prune its .host instead")
     host = host_of(model)
@@ -207,8 +205,8 @@ def prune(model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bo
     for index, block in enumerate(pruned.plan(pruned.token_grid.num_tokens)):
         if block.composed:
             check_composable(host.blocks[index], index)
-            if self_check:
-                _check_block(host, index)
+        if self_check and (block.composed or (pruned.ragged and is_composable(host.blocks[index]))):
+            _check_block(host, index)
     return pruned
 
 

@@ -23,6 +23,7 @@ LAYERS: dict[str, int] = {
     "models": 2,
     "proposals": 2,
     "pruners": 2,
+    "hierarchical": 3,
     "pruning": 3,
     "inference": 4,
     "evaluation": 4,

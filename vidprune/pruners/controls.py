@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vidprune.proposals import create_proposal
 from vidprune.pruners.base import HostInfo, Pruner, Step
 from vidprune.pruners.one_step import NormStep, OneStep
+from vidprune.pruners.stage_options import StageOptions
 from vidprune.tokens.rounding import check_ratio
 
 
@@ -22,7 +23,16 @@ class _Control(Pruner):
 
 
 @dataclass(frozen=True)
-class Random(_Control):
+class _PlaceControl(StageOptions, _Control):
+    """Scores places whatever is there, so it runs on hosts with stages too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ratio("keep_ratio", self.keep_ratio)
+
+
+@dataclass(frozen=True)
+class Random(_PlaceControl):
     """Keep a random subset, the same for the same clip and seed, whatever its batch."""
 
     seed: int = 0
@@ -33,14 +43,14 @@ class Random(_Control):
 
 
 @dataclass(frozen=True)
-class Uniform(_Control):
+class Uniform(_PlaceControl):
     """Keep tokens spread evenly over time and space."""
 
     name = "uniform"
 
 
 @dataclass(frozen=True)
-class Centre(_Control):
+class Centre(_PlaceControl):
     """Keep the tokens nearest to the centre of the frame."""
 
     name = "centre"

@@ -13,11 +13,12 @@ from vidprune.proposals import create_proposal
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import HostInfo, Pruner
 from vidprune.pruners.one_step import OneStep
+from vidprune.pruners.stage_options import StageOptions
 from vidprune.tokens.rounding import check_ratio
 
 
 @dataclass(frozen=True)
-class PaPr(Pruner):
+class PaPr(StageOptions, Pruner):
     """Keep the share `keep_ratio` of the tokens that the proposal's map scores highest.
 
     Args:
@@ -27,6 +28,7 @@ class PaPr(Pruner):
         input_treatment: how the proposal sees the clip: "release" as PaPr's code resamples it, "native" as it is,
             "own_norm" re-normalised to the proposal's mean and std, "default" as the proposal recommends.
         align_corners: of the resize to the token grid; True as in PaPr's release.
+        stages, keep_shortcut: for ConvNeXt and Swin alone, see `StageOptions`.
     """
 
     keep_ratio: float
@@ -37,6 +39,7 @@ class PaPr(Pruner):
     name = "papr"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ratio("keep_ratio", self.keep_ratio)
 
     def build(self, host: HostInfo) -> OneStep:
