@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidprune import __version__
-from vidprune.cli import demo, evaluate, flops, listing, predict, report, validate, visualize
+from vidprune.cli import bench, demo, evaluate, flops, listing, predict, report, validate, visualize
 
 app = typer.Typer(
     name="vidprune",
@@ -25,6 +25,7 @@ app.command("flops")(flops.flops)
 app.command("list")(listing.list_names)
 app.command("validate")(validate.validate)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 
 
 def _show_version(value: bool) -> None:
