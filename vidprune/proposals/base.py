@@ -54,6 +54,10 @@ class Proposal(nn.Module, ABC):
     def gmacs(self, clip_shape: ClipShape) -> float:
         """Giga multiply-accumulates (convolutions and linear layers) per clip of (T, H, W) pixels."""
 
+    def norm_gmacs(self, clip_shape: ClipShape) -> float:
+        """What fvcore's convention adds to `gmacs`: 2 per element of a batch norm's output."""
+        return 0.0
+
     def train(self, mode: bool = True) -> Proposal:
         """Stays in eval mode."""
         return super().train(False)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -22,3 +23,21 @@ def count_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> 
         with counter:
             net(torch.empty(1, 3, *clip_shape))
     return counter.get_total_flops() / 2 / 1e9
+
+
+@lru_cache(maxsize=256)
+def count_norm_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> float:
+    """What fvcore adds for the batch norms of that network: 2 for each element that one puts out, in units of 1e9."""
+    elements = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal elements
+        elements += output.numel()
+
+    with torch.device("meta"), torch.no_grad():
+        net = build().eval()
+        for module in net.modules():
+            if isinstance(module, _BatchNorm):
+                module.register_forward_hook(add)
+        net(torch.empty(1, 3, *clip_shape))
+    return 2 * elements / 1e9

@@ -21,7 +21,7 @@ from vidprune.models.checkpoint_files import read_tensors
 from vidprune.models.loading import create_model
 from vidprune.proposals.base import ClipShape
 from vidprune.proposals.conv_classifier import ConvClassifier, WeightedFeatures
-from vidprune.proposals.macs import count_gmacs
+from vidprune.proposals.macs import count_gmacs, count_norm_gmacs
 from vidprune.proposals.treatment import renormalisation, resolve_treatment
 
 _PROBE_SIDE = 64  # a ConvNet takes any size; this one costs a fraction of a millisecond
@@ -113,6 +113,10 @@ class ChannelMean(WeightedFeatures):
 
     def gmacs(self, clip_shape: ClipShape) -> float:
         return self.net.gmacs(clip_shape)[0]
+
+    def norm_gmacs(self, clip_shape: ClipShape) -> float:
+        frames, *size = clip_shape
+        return frames * count_norm_gmacs(_Part(self.net.name, head=False), tuple(size))
 
 
 def timm_proposal(

@@ -19,7 +19,7 @@ from vidprune.compat import ensure_torchvision
 from vidprune.proposals.base import ClipShape, Proposal, check_clip, clip_shape
 from vidprune.proposals.checkpoints import load_features
 from vidprune.proposals.folding import FoldedNet
-from vidprune.proposals.macs import count_gmacs
+from vidprune.proposals.macs import count_gmacs, count_norm_gmacs
 from vidprune.proposals.treatment import renormalisation, resample, resolve_treatment
 from vidprune.proposals.x3d_tiny import X3D_TINY_FRAMES, X3D_TINY_SIDE, build_x3d_tiny
 from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, TokenGrid
@@ -123,6 +123,9 @@ class NetProposal(Proposal):
 
     def gmacs(self, clip_shape: ClipShape) -> float:
         return count_gmacs(self.spec.build, self.input_size(clip_shape))
+
+    def norm_gmacs(self, clip_shape: ClipShape) -> float:
+        return count_norm_gmacs(self.spec.build, self.input_size(clip_shape))
 
 
 def _cut_x3d(net: nn.Module) -> nn.Module:
