@@ -16,6 +16,7 @@ from vidprune.config import (
     build_model,
     build_views,
     demo_file,
+    demo_or_path,
     resolve_device,
 )
 from vidprune.errors import ConfigError
@@ -163,12 +164,13 @@ def _manifest(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Manif
 
     names = _class_names(run, num_classes)
     manifest = read_manifest(
-        config.manifest,
+        demo_or_path(config.manifest),
         root=config.root,
         format=config.manifest_format,
         class_names=None if names[0] == "class 0" else names,  # numbers are no names
         num_classes=num_classes,
     )
+    manifest = dataclasses.replace(manifest, entries=manifest.entries[: config.limit])
     order = check_label_order(manifest, num_classes)
     doubts = (order.text,) if order.status == "disagrees" else ()
     return dataclasses.replace(manifest, warnings=(*manifest.warnings, *doubts))

@@ -19,35 +19,22 @@ if TYPE_CHECKING:
     from vidprune.evaluation.store import Row
 
 
+@opt.spread()
 def evaluate(
-    manifest: Annotated[str, typer.Argument(help="A list of videos with labels, or a folder of class folders.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on where it stopped.")],
-    root: Annotated[str | None, typer.Option(help="Folder that the manifest's relative paths start from.")] = None,
-    manifest_format: Annotated[str, typer.Option("--format", help="The manifest's format.")] = "auto",
-    model: opt.Model = None,
-    checkpoint: opt.Checkpoint = None,
-    method: opt.Method = None,
-    keep_ratio: opt.KeepRatio = None,
-    proposal: opt.Proposal = None,
-    proposal_checkpoint: opt.ProposalCheckpoint = None,
-    input_treatment: opt.InputTreatment = None,
-    method_option: opt.MethodOptions = None,
-    protocol: opt.Protocol = None,
-    num_segments: opt.Segments = None,
-    num_crops: opt.Crops = None,
-    class_names: opt.ClassNames = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    backend: opt.Backend = None,
-    views_per_batch: Annotated[
-        int | None, typer.Option(min=1, help="Views per forward pass; default: one video's.")
+    manifest: Annotated[
+        str | None, typer.Argument(help="A list of videos with labels, or a folder of class folders; demo.")
     ] = None,
-    config: opt.Config = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Decode processes; 0 decodes in this one.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="Give up decoding a file after so many seconds.")] = 120.0,
-    max_failed: Annotated[int, typer.Option(min=0, help="Failures that still count as success.")] = 0,
-    store: Annotated[str, typer.Option(help="Keep every view's logits, or only the averaged probs.")] = "logits",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed videos again.")] = False,
+    out: opt.Out = None,
+    root: opt.Root = None,
+    manifest_format: opt.ManifestFormat = None,
+    *,
+    flags: opt.RunFlags,
+    workers: opt.Workers = None,
+    timeout_s: opt.TimeoutS = None,
+    max_failed: opt.MaxFailed = None,
+    store: opt.Store = None,
+    retry_failed: opt.RetryFailed = None,
+    limit: opt.Limit = None,
     as_json: opt.Json = False,
 ) -> None:
     """Evaluate a list of videos; every one gets a row, with its prediction or with the reason why there is none.
@@ -55,31 +42,11 @@ def evaluate(
     Stop it at any time: the same command goes on where it stopped, and refuses to mix results of different settings.
     Under `torchrun` every process takes its share. The exit code is 2 when more videos fail than --max-failed allows.
     """
-    from vidprune.config import EvaluateConfig
     from vidprune.runs import evaluate as run_evaluation
 
-    run = opt.resolve(
-        config,
-        model={"name": model, "checkpoint": checkpoint},
-        method=opt.method_fields(
-            method,
-            method_option,
-            keep_ratio=keep_ratio,
-            proposal=proposal,
-            proposal_checkpoint=proposal_checkpoint,
-            input_treatment=input_treatment,
-        ),
-        views={"protocol": protocol, "num_segments": num_segments, "num_crops": num_crops},
-        class_names=class_names,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-        views_per_batch=views_per_batch,
-    )
-    settings = EvaluateConfig(
+    config = flags.resolve_evaluation(
         manifest=manifest,
-        out=str(out),
-        run=run,
+        out=out,
         root=root,
         manifest_format=manifest_format,
         workers=workers,
@@ -87,12 +54,13 @@ def evaluate(
         max_failed=max_failed,
         store=store,
         retry_failed=retry_failed,
+        limit=limit,
     )
     with _notice_to_leave(), _progress() as (on_start, on_row):
-        report = run_evaluation(settings, on_start=on_start, on_row=on_row)
+        report = run_evaluation(config, on_start=on_start, on_row=on_row)
     if report.is_complete:  # under torchrun, the last process speaks for all
         _print(report, as_json)
-        _judge(report, max_failed)
+        _judge(report, config.max_failed)
 
 
 @contextmanager
@@ -108,32 +76,9 @@ def _notice_to_leave() -> Iterator[None]:
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Callable[[Row], None]]]:
     """A bar on stderr with rate, time left and failures; silent where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from vidprune.cli.screen import progress_bar, warn
 
-    from vidprune.cli.screen import warn
-
-    err = Console(stderr=True)
-    bar = Progress(
-        TextColumn("evaluating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[failed]}[/]"),
-        console=err,
-        disable=not err.is_terminal or os.environ.get("RANK", "0") != "0",
-        transient=True,
-    )
-    with bar:
+    with progress_bar("rate", "failed", silent=os.environ.get("RANK", "0") != "0") as bar:
         task = bar.add_task("evaluating", total=None, rate="", failed="")
         num_failed = 0
 
@@ -142,7 +87,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Cal
                 warn(f"warning: {warning}")
             bar.reset(task, total=num_to_do)
             if num_done:
-                err.print(f"going on: {num_done} videos are done, {num_to_do} are left", style="dim")
+                bar.console.print(f"going on: {num_done} videos are done, {num_to_do} are left", style="dim")
 
         def on_row(row: Row) -> None:
             nonlocal num_failed
@@ -154,7 +99,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Sequence[str]], None], Cal
                 task,
                 advance=1,
                 rate=f"{speed:.1f} videos/s" if speed else "",
-                failed=f"{num_failed} failed" if num_failed else "",
+                failed=f"[red]{num_failed} failed[/]" if num_failed else "",
             )
 
         yield on_start, on_row

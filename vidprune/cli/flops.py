@@ -22,6 +22,7 @@ def flops(
     method_option: opt.MethodOptions = None,
     convention: Annotated[str, typer.Option(help="matmul, or fvcore (adds its LayerNorm count).")] = "matmul",
     config: opt.Config = None,
+    settings: opt.Settings = None,
     as_json: opt.Json = False,
 ) -> None:
     """GFLOPs per view (multiply-accumulates, as the papers count), the proposal apart. Needs no weights."""
@@ -34,8 +35,9 @@ def flops(
                 method, method_option, keep_ratio=ratio, proposal=proposal, input_treatment=input_treatment
             ),
             views={},
+            settings=settings,
         )
-        rows.append(_row(run.model.name, dict(run.method), convention))
+        rows.append(_row(run.model.name, run.method, convention))
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -43,19 +45,21 @@ def flops(
         _print_table(rows)
 
 
-def _row(model_name: str, method_fields: dict[str, Any], convention: str) -> dict[str, Any]:
+def _row(model_name: str, method: object, convention: str) -> dict[str, Any]:
     import torch
 
-    from vidprune.config import DEMO, ModelConfig, build_method
+    from vidprune.config import DEMO, ModelConfig, build_methods, without_weights
     from vidprune.models import create_model
     from vidprune.profiling.flops import flops as count
     from vidprune.pruning import prune
 
-    fields = {k: v for k, v in method_fields.items() if k != "proposal_checkpoint"}  # counting needs no weights
+    steps = without_weights(method)  # counting needs none
+    fields = {k: v for step in reversed(steps) for k, v in step.items()}  # of a chain, the first step's come first
+    fields["name"] = "+".join(step["name"] for step in steps)
     with torch.device("meta"):
         host = create_model("videomae_tiny" if model_name == DEMO else model_name)
-    method = build_method(fields, ModelConfig(name=model_name))
-    report = count(host if method is None else prune(host, method, self_check=False), convention=convention)
+    methods = build_methods(steps, ModelConfig(name=model_name))
+    report = count(prune(host, methods, self_check=False) if methods else host, convention=convention)
     row = {"model": model_name} | {k: v for k, v in fields.items() if isinstance(v, str | float | int)}
     row |= asdict(report) | {"total_gmacs": report.total_gmacs, "reduction": report.reduction}
     return row | {"num_kept": report.token_counts[0], "num_final": report.mlp_token_counts[-1]}

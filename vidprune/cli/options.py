@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from vidprune.config import DEMO, DTYPES, RunConfig, load_config
+from vidprune.config import (
+    DEMO,
+    DTYPES,
+    EvaluateConfig,
+    RunConfig,
+    apply_settings,
+    parse_config,
+    parse_evaluation,
+    read_data,
+)
 from vidprune.errors import ConfigError
 from vidprune.pruners import METHODS
 
@@ -30,25 +42,129 @@ ClassNames = Annotated[str | None, typer.Option(help="kinetics400, imagenet1k, d
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Dtype = Annotated[str | None, typer.Option(help=", ".join(DTYPES) + ".")]
 Backend = Annotated[str | None, typer.Option(help="Decoder: pyav, decord, torchcodec.")]
+ViewsPerBatch = Annotated[int | None, typer.Option(min=1, help="Views per forward pass; default: one video's.")]
 Config = Annotated[str | None, typer.Option(help="YAML file with any of these; flags override it.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Set any key of the config, such as method.keep_ratio=0.3; repeatable, wins over all."),
+]
+Out = Annotated[str | None, typer.Option(help="Folder of the results; the same command goes on where it stopped.")]
+Root = Annotated[str | None, typer.Option(help="Folder that the manifest's relative paths start from.")]
+ManifestFormat = Annotated[str | None, typer.Option("--format", help="The manifest's format.  [default: auto]")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Decode processes; 0 decodes in this one.")]
+TimeoutS = Annotated[float | None, typer.Option(help="Give up decoding a file after so many seconds.  [default: 120]")]
+MaxFailed = Annotated[int | None, typer.Option(min=0, help="Failures that still count as success.  [default: 0]")]
+Store = Annotated[
+    str | None, typer.Option(help="Keep every view's logits, or only the averaged probs.  [default: logits]")
+]
+RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="Try failed videos again.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take only the first so many videos.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 DEFAULT_KEEP_RATIO = 0.45  # PaPr's table 8: VideoMAE-B at 81.18 of 81.21 top-1
 
 
+@dataclass(frozen=True)
+class RunFlags:
+    """What a verb that runs a model can be told of it, in the order of its help; None where a flag was not given."""
+
+    model: Model = None
+    checkpoint: Checkpoint = None
+    method: Method = None
+    keep_ratio: KeepRatio = None
+    proposal: Proposal = None
+    proposal_checkpoint: ProposalCheckpoint = None
+    input_treatment: InputTreatment = None
+    method_option: MethodOptions = None
+    protocol: Protocol = None
+    num_segments: Segments = None
+    num_crops: Crops = None
+    class_names: ClassNames = None
+    device: Device = None
+    dtype: Dtype = None
+    backend: Backend = None
+    views_per_batch: ViewsPerBatch = None
+    config: Config = None
+    settings: Settings = None
+
+    def resolve(self) -> RunConfig:
+        """The config file's values, overridden by every flag that was given, then by every --set."""
+        return parse_config(self._over(self._file(parse_config)))
+
+    def resolve_evaluation(self, **own: Any) -> EvaluateConfig:
+        """The same for an evaluation, whose `own` flags are None where they were not given."""
+        data = self._file(parse_evaluation, own) | _given(own)
+        missing = [name for name in ("manifest", "out") if name not in apply_settings(data, self.settings or ())]
+        if missing:
+            raise ConfigError(f"an evaluation needs {' and '.join(missing)}: as arguments or in the --config file")
+        return parse_evaluation(self._over(data))
+
+    def _file(self, parse: Callable[..., object], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The config file's mapping, found good; without one, a run whose method is still open."""
+        if self.config is None:
+            return {"method": {}}
+        data = read_data(self.config)
+        fillers = {name: "-" for name in ("manifest", "out") if own is not None and data.get(name) is None}
+        parse(data | fillers, source=self.config)  # what is wrong in the file is said of the file
+        return data
+
+    def _over(self, data: dict[str, Any]) -> dict[str, Any]:
+        method = method_fields(
+            self.method,
+            self.method_option,
+            keep_ratio=self.keep_ratio,
+            proposal=self.proposal,
+            proposal_checkpoint=self.proposal_checkpoint,
+            input_treatment=self.input_treatment,
+        )
+        return override(
+            data,
+            model={"name": self.model, "checkpoint": self.checkpoint},
+            method=method,
+            views={"protocol": self.protocol, "num_segments": self.num_segments, "num_crops": self.num_crops},
+            settings=self.settings,
+            class_names=self.class_names,
+            device=self.device,
+            dtype=self.dtype,
+            backend=self.backend,
+            views_per_batch=self.views_per_batch,
+        )
+
+
+def spread(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a verb whose parameter `flags: RunFlags` is to be flags of their own: typer reads one per parameter.
+
+    Args:
+        without: fields of `RunFlags` that mean nothing to the verb.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(RunFlags, include_extras=True)
+        names = [field.name for field in dataclasses.fields(RunFlags) if field.name not in without]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        spread_out = [inspect.Parameter(name, keyword, default=None, annotation=hints[name]) for name in names]
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        parameters = [p for one in own for p in (spread_out if one.name == "flags" else [one])]
+
+        @functools.wraps(verb)
+        def called(**values: Any) -> None:
+            flags = RunFlags(**{name: values.pop(name) for name in names})
+            verb(**values, flags=flags)
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate
+
+
 def method_fields(name: str | None, options: list[str] | None = None, **fields: Any) -> dict[str, Any]:
     """The method's mapping from its flags: those that were given, and the `field=value` of --method-option as YAML."""
-    import yaml
-
     given = _given({"name": name, **fields})
     for option in options or ():
-        key, equals, value = option.partition("=")
-        if not equals or not key:
+        if not option.partition("=")[1] or not option.partition("=")[0]:
             raise ConfigError(f"--method-option takes field=value, such as r=65, got {option!r}")
-        try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--method-option {key}: {value!r} is not a number, a list or a word") from None
+        given = apply_settings(given, [option])
     return given
 
 
@@ -58,34 +174,44 @@ def resolve(
     model: dict[str, Any],
     method: dict[str, Any],
     views: dict[str, Any],
+    settings: Sequence[str] | None = None,
     **top_level: Any,
 ) -> RunConfig:
-    """The config file's values, overridden by every flag that was given (is not None)."""
-    base = load_config(config) if config else RunConfig(method={})
-    model_config = dataclasses.replace(base.model, **_given(model))
-    merged_method = _merge_method(base.method, method)
-    class_names = top_level.pop("class_names", None) or base.class_names
-    if class_names is None and model_config.name == DEMO:
-        class_names = DEMO
-    return dataclasses.replace(
-        base,
-        model=model_config,
-        method=merged_method,
-        views={**base.views, **_given(views)},
-        class_names=class_names,
-        **_given(top_level),
-    )
+    """A run from a verb's own choice of flags, over the config file's values."""
+    data = RunFlags(config=config)._file(parse_config)
+    return parse_config(override(data, model=model, method=method, views=views, settings=settings, **top_level))
+
+
+def override(
+    data: Mapping[str, Any],
+    *,
+    model: dict[str, Any],
+    method: dict[str, Any],
+    views: dict[str, Any],
+    settings: Sequence[str] | None = None,
+    **top_level: Any,
+) -> dict[str, Any]:
+    """`data` with what was given (is not None) in its place; `settings`, as of --set, come last."""
+    changed = {**data, **_given(top_level)}
+    changed["model"] = {**(data.get("model") or {}), **_given(model)}
+    changed["method"] = _merge_method(data.get("method", {"name": "dense"}), method)
+    changed["views"] = {**(data.get("views") or {}), **_given(views)}
+    changed = apply_settings(changed, settings or ())
+    if changed.get("class_names") is None and (changed.get("model") or {}).get("name") == DEMO:
+        changed["class_names"] = DEMO
+    return changed
 
 
 def _merge_method(base: Any, given: dict[str, Any]) -> Any:
     if not isinstance(base, Mapping):  # a chain: flags replace it or leave it
-        if given and "name" not in given:
-            raise ConfigError(
-                f"the config's method is a chain; {', '.join(given)} would fit more than one of its steps"
-            )
-        base = {} if given else base
         if not given:
             return base
+        if "name" not in given:
+            raise ConfigError(
+                f"the config's method is a chain; say which of its steps {', '.join(given)} is for, "
+                "such as --set method.0.keep_ratio=0.5"
+            )
+        base = {}
     name = given.get("name", base.get("name", "papr"))
     if name == "dense":
         return {"name": "dense"} | {k: v for k, v in given.items() if k != "name"}
@@ -95,5 +221,5 @@ def _merge_method(base: Any, given: dict[str, Any]) -> Any:
     return default | kept | given | {"name": name}
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}

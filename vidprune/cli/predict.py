@@ -17,24 +17,11 @@ if TYPE_CHECKING:
     from vidprune.config import RunConfig
 
 
+@opt.spread()
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on stdin.")],
-    model: opt.Model = None,
-    checkpoint: opt.Checkpoint = None,
-    method: opt.Method = None,
-    keep_ratio: opt.KeepRatio = None,
-    proposal: opt.Proposal = None,
-    proposal_checkpoint: opt.ProposalCheckpoint = None,
-    input_treatment: opt.InputTreatment = None,
-    method_option: opt.MethodOptions = None,
-    protocol: opt.Protocol = None,
-    num_segments: opt.Segments = None,
-    num_crops: opt.Crops = None,
-    class_names: opt.ClassNames = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    backend: opt.Backend = None,
-    config: opt.Config = None,
+    *,
+    flags: opt.RunFlags,
     top: Annotated[int, typer.Option(min=1, help="Classes per video.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Also write one JSON line per video to this file.")] = None,
     as_json: opt.Json = False,
@@ -43,23 +30,7 @@ def predict(
 
     Files that cannot be read are reported and the others still come out; the exit code is then 2.
     """
-    run = opt.resolve(
-        config,
-        model={"name": model, "checkpoint": checkpoint},
-        method=opt.method_fields(
-            method,
-            method_option,
-            keep_ratio=keep_ratio,
-            proposal=proposal,
-            proposal_checkpoint=proposal_checkpoint,
-            input_treatment=input_treatment,
-        ),
-        views={"protocol": protocol, "num_segments": num_segments, "num_crops": num_crops},
-        class_names=class_names,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-    )
+    run = flags.resolve()
     rows = _predict_all(inputs, run, top, out, as_json)
     failed = [row for row in rows if "error" in row]
     if failed:

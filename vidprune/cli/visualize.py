@@ -15,47 +15,19 @@ if TYPE_CHECKING:
     from vidprune.config import RunConfig
 
 
+@opt.spread(without=("num_crops", "views_per_batch"))  # the centre crop is drawn, a clip at a time
 def visualize(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, patterns, or - for a list on stdin.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("vidprune-pictures"),
-    model: opt.Model = None,
-    checkpoint: opt.Checkpoint = None,
-    method: opt.Method = None,
-    keep_ratio: opt.KeepRatio = None,
-    proposal: opt.Proposal = None,
-    proposal_checkpoint: opt.ProposalCheckpoint = None,
-    input_treatment: opt.InputTreatment = None,
-    method_option: opt.MethodOptions = None,
-    protocol: opt.Protocol = None,
-    num_segments: opt.Segments = None,
-    class_names: opt.ClassNames = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    backend: opt.Backend = None,
-    config: opt.Config = None,
+    *,
+    flags: opt.RunFlags,
     as_json: opt.Json = False,
 ) -> None:
     """Write a contact sheet (PNG) and an overlay video (MP4) of the kept tubelets and the proposal map of each video.
 
     Files that cannot be read are reported and the others still come out; the exit code is then 2.
     """
-    run = opt.resolve(
-        config,
-        model={"name": model, "checkpoint": checkpoint},
-        method=opt.method_fields(
-            method,
-            method_option,
-            keep_ratio=keep_ratio,
-            proposal=proposal,
-            proposal_checkpoint=proposal_checkpoint,
-            input_treatment=input_treatment,
-        ),
-        views={"protocol": protocol, "num_segments": num_segments},
-        class_names=class_names,
-        device=device,
-        dtype=dtype,
-        backend=backend,
-    )
+    run = flags.resolve()
     rows = _visualize_all(inputs, run, out, as_json)
     if any("error" in row for row in rows):
         raise typer.Exit(2)
