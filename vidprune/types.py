@@ -48,6 +48,9 @@ class VideoFrames:
         fps: average frame rate, 0.0 when the file does not say.
         source_size: (height, width) as displayed, before the resize.
         backend: the decoder that produced the frames.
+        motion: float32 [F, h16, w16, 2], the codec's motion at each frame, (right, down) in pixels of the source per
+            source frame, one cell for 16 x 16 pixels of the source from the top left, the last ones cut; NaN where the
+            codec gave none (key frames, intra blocks). None unless it was asked for.
     """
 
     frames: np.ndarray
@@ -59,6 +62,7 @@ class VideoFrames:
     fps: float
     source_size: tuple[int, int]
     backend: str
+    motion: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -67,6 +71,9 @@ class VideoFrames:
             raise ConfigError(
                 f"{len(self.frames)} frames with {len(self.frame_numbers)} numbers and {len(self.filled)} fill flags"
             )
+        motion = self.motion
+        if motion is not None and (motion.ndim != 4 or motion.shape[::3] != (len(self.frames), 2)):
+            raise ConfigError(f"motion must be [{len(self.frames)}, h16, w16, 2], got {list(motion.shape)}")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,15 @@ class FrameBuffer:
             cv2.resize(image, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
         self.decoded[row] = True
 
-    def finish(self, path: Path, num_frames_total: int, num_errors: int, fps: float, backend: str) -> VideoFrames:
+    def finish(
+        self,
+        path: Path,
+        num_frames_total: int,
+        num_errors: int,
+        fps: float,
+        backend: str,
+        motion: np.ndarray | None = None,
+    ) -> VideoFrames:
         """Fill rows that never came from the nearest one that did (the earlier on a tie), and hand the frames over."""
         if self._frames is None:
             raise VideoDecodeError(
@@ -61,4 +69,5 @@ class FrameBuffer:
             fps=fps,
             source_size=self.source_size,
             backend=backend,
+            motion=motion,
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vidprune.errors import VideoDecodeError
+from vidprune.errors import ConfigError, VideoDecodeError
 from vidprune.types import VideoFrames
 from vidprune.video.backends import VIDEO_BACKENDS
 from vidprune.video.request import Backend, DecodeStats, FrameRequest, FrameSelection
 from vidprune.video.views import ViewPlan
+
+MOTION_BACKENDS = ("pyav",)
 
 
 def read_frames(
@@ -21,6 +23,7 @@ def read_frames(
     backend: str = "pyav",
     num_threads: int = 1,
     stats: DecodeStats | None = None,
+    motion: bool = False,
 ) -> VideoFrames:
     """Decode chosen frames of a file, each once, upright (rotation flags applied), RGB, optionally resized.
 
@@ -37,24 +40,27 @@ def read_frames(
         backend: "pyav" (default), "decord" or "torchcodec".
         num_threads: codec threads. One is best for batches: more threads cost CPU time, and videos are independent.
         stats: filled with work counters (pyav only).
+        motion: also collect the codec's motion vectors, see `VideoFrames.motion` (pyav only).
 
     Returns:
         The frames. A damaged file gives what it has: `num_errors` counts damaged packets, and a wanted frame that could
         not be decoded repeats the nearest wanted frame that could (`filled`).
 
     Raises:
-        VideoDecodeError: the file is missing, unreadable or has no decodable video.
+        VideoDecodeError: the file is missing, unreadable or has no decodable video, or no motion vectors to collect.
         ConfigError: a frame number out of range, no frames asked for, or a bad option.
         UnknownNameError: an unknown backend.
         MissingDependencyError: a backend whose package is not installed.
     """
-    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats())
+    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats(), motion)
+    if motion:
+        check_motion_backend(backend)
     read: Backend = VIDEO_BACKENDS.get(backend)
     return read(_existing_file(path), request)
 
 
 def read_video(
-    path: str | os.PathLike[str], plan: ViewPlan, *, backend: str = "pyav", num_threads: int = 1
+    path: str | os.PathLike[str], plan: ViewPlan, *, backend: str = "pyav", num_threads: int = 1, motion: bool = False
 ) -> VideoFrames:
     """The union of the frames that all views of `plan` need, each decoded once and resized once; see `read_frames`."""
     return read_frames(
@@ -64,7 +70,17 @@ def read_video(
         rounding=plan.rounding,
         backend=backend,
         num_threads=num_threads,
+        motion=motion,
     )
+
+
+def check_motion_backend(backend: str) -> None:
+    """Raises `ConfigError` for a backend that hands out no motion vectors."""
+    if backend not in MOTION_BACKENDS:
+        raise ConfigError(
+            f"motion vectors come from the backend {', '.join(MOTION_BACKENDS)} alone, got backend {backend!r}; "
+            "choose that one, or a proposal that looks at pixels"
+        )
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:

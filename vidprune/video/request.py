@@ -59,6 +59,7 @@ class FrameRequest:
         rounding: rule for the long side, see `geometry.resized_size`.
         num_threads: codec threads.
         stats: counters to fill in.
+        motion: whether to collect the codec's motion vectors.
     """
 
     frames: FrameSelection
@@ -66,6 +67,7 @@ class FrameRequest:
     rounding: str = "floor"
     num_threads: int = 1
     stats: DecodeStats = field(default_factory=DecodeStats)
+    motion: bool = False
 
     def __post_init__(self) -> None:
         if self.short_side is not None:

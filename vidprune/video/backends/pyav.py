@@ -14,6 +14,7 @@ decoding:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from av.video.reformatter import VideoReformatter
 from vidprune.errors import VideoDecodeError
 from vidprune.types import VideoFrames
 from vidprune.video.buffer import FrameBuffer
+from vidprune.video.motion import MotionRecorder, export_motion, quarter_turns_of
 from vidprune.video.request import FrameRequest, check_range
 
 # Where a non-reference frame, by the standard, is no reference for any other. Not HEVC: its sub-layer non-reference
@@ -51,7 +53,8 @@ def read(path: Path, request: FrameRequest) -> VideoFrames:
         reader = _Reader(path, request, stream.codec_context, packets)
         buffer, total = reader.by_pts() or reader.by_count()
         fps = float(stream.average_rate or 0)
-    return buffer.finish(path, total, num_errors + reader.num_errors, fps, "pyav")
+    motion = None if reader.motion is None else reader.motion.finish()
+    return buffer.finish(path, total, num_errors + reader.num_errors, fps, "pyav", motion)
 
 
 def _reason(error: BaseException) -> str:
@@ -94,11 +97,14 @@ class _Reader:
     num_errors: int = 0
     # One for all frames: each frame's own would set its conversion up anew, 7 to 15 % of the CPU time of small videos.
     converter: VideoReformatter = field(default_factory=VideoReformatter)
+    motion: MotionRecorder | None = None
 
     def __post_init__(self) -> None:
         self.context.thread_count = self.request.num_threads
         if self.request.num_threads > 1:
             self.context.thread_type = "FRAME"
+        if self.request.motion:
+            export_motion(self.context, self.path)
         stats = self.request.stats
         stats.packets, stats.decoded, stats.converted, stats.passes = len(self.packets), 0, 0, 0
 
@@ -112,7 +118,7 @@ class _Reader:
         check_range(wanted, len(order), self.path)
         rows = {order[number]: row for row, number in enumerate(wanted)}
         buffer = FrameBuffer(wanted, self.request)
-        self._start_pass("pts")
+        self._start_pass("pts", len(wanted))
         for place, frame in enumerate(self._decode(rows, self.context.name in SKIPPABLE_CODECS)):
             # An interlaced frame may be two packets, one for each field.
             pairs_up = [frame.pts] == order[place : place + 1] and not frame.interlaced_frame
@@ -121,6 +127,8 @@ class _Reader:
             row = rows.get(frame.pts)
             if row is not None:
                 buffer.put(row, self._convert(frame))
+            if self.motion is not None:
+                self.motion.take(row, bisect_left(order, frame.pts), frame)
         if self.num_errors == 0 and not buffer.decoded.all():
             return None
         return buffer, len(order)
@@ -133,11 +141,13 @@ class _Reader:
             rows = {int(number): row for row, number in enumerate(wanted)}
             buffer = FrameBuffer(wanted, self.request)
             num_seen = 0
-            self._start_pass("count")
+            self._start_pass("count", len(wanted))
             for frame in self._decode(rows, may_skip=False):
                 row = rows.get(num_seen)
                 if row is not None:
                     buffer.put(row, self._convert(frame))
+                if self.motion is not None:
+                    self.motion.take(row, num_seen, frame)
                 num_seen += 1
             if num_seen in (total, 0):
                 break
@@ -146,13 +156,14 @@ class _Reader:
             check_range(wanted, num_seen, self.path)
         return buffer, num_seen
 
-    def _start_pass(self, matched_by: str) -> None:
+    def _start_pass(self, matched_by: str, num_wanted: int) -> None:
         stats = self.request.stats
         if stats.passes:
             self.context.flush_buffers()
         stats.passes += 1
         stats.matched_by = matched_by
         self.num_errors = 0
+        self.motion = MotionRecorder(num_wanted) if self.request.motion else None
 
     def _decode(self, rows: dict[int, int], may_skip: bool) -> Iterator[Any]:
         """Decoded frames in presentation order. Damaged packets are counted and passed over."""
@@ -176,7 +187,7 @@ class _Reader:
         self.request.stats.converted += 1
         # More threads cost CPU time, and videos are independent.
         image = self.converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        quarter_turns = round(frame.rotation / 90) % 4
+        quarter_turns = quarter_turns_of(frame)
         return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
