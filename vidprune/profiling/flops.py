@@ -13,7 +13,7 @@ from torch import nn
 
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError
-from vidprune.pruners.base import BlockStep
+from vidprune.pruners.base import InBlockStep
 from vidprune.pruners.block_parts import BlockPlan, plan_blocks
 from vidprune.pruning import PrunedViT, host_of, input_shape, token_grid
 
@@ -113,7 +113,7 @@ def _linear_weights(module: nn.Module) -> int:
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
 
 
-def _reduction_macs(step: BlockStep | None, plan: Sequence[BlockPlan], prefix: int) -> float:
+def _reduction_macs(step: InBlockStep | None, plan: Sequence[BlockPlan], prefix: int) -> float:
     """MACs of the matrix products that a method inside blocks adds, such as ToMe's matching."""
     acting = [(index, block) for index, block in enumerate(plan) if block.acts]
     if step is None or not acting:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import UnsupportedModelError
-from vidprune.pruners.base import BlockStep
+from vidprune.pruners.base import BlockStep, InBlockStep
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.state import TokenState
 
@@ -31,15 +31,17 @@ class BlockPlan:
         mlp: tokens entering its MLP, and leaving it.
         acts: whether a step acts between the two.
         composed: whether the block runs from its parts; otherwise it is called as it is.
+        rows: tokens whose attention output is computed; None for all that enter.
     """
 
     attention: int
     mlp: int
     acts: bool = False
     composed: bool = False
+    rows: int | None = None
 
 
-def plan_blocks(step: BlockStep | None, num_tokens: int, num_prefix: int, depth: int) -> tuple[BlockPlan, ...]:
+def plan_blocks(step: InBlockStep | None, num_tokens: int, num_prefix: int, depth: int) -> tuple[BlockPlan, ...]:
     """The plan of every block when `num_tokens` tokens, prefix not counted, enter the first one."""
     plan, reduced = [], False
     for block in range(depth):
@@ -66,37 +68,61 @@ def run_composed(block: Any, state: TokenState, step: BlockStep | None, index: i
 
 def attend(attn: Any, tokens: Tensor, bias: Tensor | None) -> tuple[Tensor, AttentionInputs]:
     """timm's `Attention` from its parts, with `bias` [B, 1, 1, N] on the keys, and what it looked at."""
+    seen = attention_inputs(attn, tokens, bias)
+    return project_output(attn, attention_output(attn, seen), tokens), seen
+
+
+def attention_inputs(attn: Any, tokens: Tensor, bias: Tensor | None = None) -> AttentionInputs:
+    """Queries, keys and values of normed tokens [B, N, D]."""
     batch, num_tokens, _ = tokens.shape
     qkv = attn.qkv(tokens).reshape(batch, num_tokens, 3, attn.num_heads, attn.head_dim)
     queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, head_dim]
-    queries, keys = attn.q_norm(queries), attn.k_norm(keys)
-    seen = AttentionInputs(queries, keys, values, attn.scale, bias)
+    return AttentionInputs(attn.q_norm(queries), attn.k_norm(keys), values, attn.scale, bias)
+
+
+def attention_output(attn: Any, seen: AttentionInputs) -> Tensor:
+    """What the queries see, [B, heads, M, head_dim] for M queries."""
     if attn.fused_attn:
         dropout = attn.attn_drop.p if attn.training else 0.0
-        output = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
-    else:
-        logits = (queries * attn.scale) @ keys.transpose(-2, -1)  # [B, heads, N, N]
-        logits = logits if bias is None else logits + bias
-        output = attn.attn_drop(logits.softmax(dim=-1)) @ values
-    output = attn.norm(output.transpose(1, 2).reshape(batch, num_tokens, -1))  # [B, N, heads * head_dim]
+        return F.scaled_dot_product_attention(
+            seen.queries, seen.keys, seen.values, attn_mask=seen.bias, dropout_p=dropout
+        )
+    logits = (seen.queries * attn.scale) @ seen.keys.transpose(-2, -1)  # [B, heads, M, N]
+    logits = logits if seen.bias is None else logits + seen.bias
+    return attn.attn_drop(logits.softmax(dim=-1)) @ seen.values
+
+
+def project_output(attn: Any, output: Tensor, tokens: Tensor) -> Tensor:
+    """The attention's update [B, M, D] from its output and the normed tokens [B, M, D] that asked for it."""
+    output = attn.norm(output.transpose(1, 2).flatten(2))  # [B, M, heads * head_dim]
     gate = getattr(attn, "gate", None)
     if gate is not None:
         output = output * gate(tokens).sigmoid()
-    return attn.proj_drop(attn.proj(output)), seen
+    return attn.proj_drop(attn.proj(output))
+
+
+def is_composable(block: nn.Module) -> bool:
+    """Whether the block is timm's `Block` with its `Attention`, and so can run from its parts."""
+    return (
+        isinstance(block, Block)
+        and type(block).forward is Block.forward
+        and isinstance(block.attn, Attention)
+        and type(block.attn).forward is Attention.forward
+    )
 
 
 def check_composable(block: nn.Module, index: int) -> None:
-    """Raise `UnsupportedModelError`, naming what was found, unless the block is timm's `Block` with its `Attention`."""
+    """Raise `UnsupportedModelError`, naming what was found, unless the block `is_composable`."""
+    if is_composable(block):
+        return
     needed = "methods inside blocks need timm's Block with timm's Attention; use one before the blocks, such as PaPr"
     if not isinstance(block, Block) or type(block).forward is not Block.forward:
         raise UnsupportedModelError(
             f"block {index} is a {type(block).__name__}, which has no known place between attention and MLP: {needed}"
         )
-    attn = block.attn
-    if not isinstance(attn, Attention) or type(attn).forward is not Attention.forward:
-        raise UnsupportedModelError(
-            f"the attention of block {index} is a {type(attn).__name__}, which is not supported: {needed}"
-        )
+    raise UnsupportedModelError(
+        f"the attention of block {index} is a {type(block.attn).__name__}, which is not supported: {needed}"
+    )
 
 
 def composition_gap(block: nn.Module, tokens: Tensor) -> float:
