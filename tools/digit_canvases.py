@@ -15,11 +15,11 @@ from digit_images import draw, texture
 from digit_scenes import SPLITS, SPRITE, SPRITE_INK, digit_indices, digit_sprites
 from torch import Tensor
 
-SIDE, PATCH = 96, 8
+SIDE, PATCH = 80, 8
 NUM_CLASSES = 10
-MAX_FRAGMENTS = 10  # on a whole canvas
-GROUND = 0.65  # brightness of the texture, so that every colour of ink stands out
-INK = (20.0, 30.0)  # side of the digit's ink area, pixels
+MAX_FRAGMENTS = 7  # on a whole canvas
+GROUND, CONTRAST = 55.0, 0.4  # mean brightness and strength of the texture: every colour of ink stands out
+INK = (22.0, 30.0)  # side of the digit's ink area, pixels
 CLEARANCE = 26.0  # least distance of a fragment's centre from the digit's, pixels: the digit stays legible
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -52,7 +52,7 @@ def draw_canvases(split: str, num: int, side: int, difficulty: float, generator:
     reach = side / 2 - 16
     x, y = (_uniform(num, -reach, reach, generator) for _ in range(2))
     opacity = draw(sprites[pick], side, x, y, _tilt(num, generator), _scale(num, generator))
-    ground = GROUND * (85 + (texture(num, side, generator) - 85) * difficulty)
+    ground = GROUND + (texture(num, side, generator) - 85) * CONTRAST * difficulty
     for _ in range(round(MAX_FRAGMENTS * difficulty * (side / SIDE) ** 2)):
         fragment = _draw_fragment(sprites, side, x, y, generator)
         ground = ground + fragment * (_color(num, generator) - ground)

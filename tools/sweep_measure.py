@@ -10,14 +10,16 @@ from functools import cache
 
 import numpy as np
 import torch
-from sweep_methods import MISS, Chain, Dial, all_dials, describe, refusal, solve, unknown_methods
+from sweep_methods import Chain, Dial, Setting, all_dials, describe, solve
 from sweep_tasks import Task
 from torch import Tensor, nn
 
+from vidprune.errors import VidpruneError
 from vidprune.profiling.flops import flops
 from vidprune.pruning import PrunedViT, host_info, prune
 
 BATCH = 16
+MISS = 0.05  # share of dense by which a method may miss a target before it counts as out of its reach
 
 
 @dataclass
@@ -50,46 +52,61 @@ class Variant:
 def find_variants(task: Task, targets: Sequence[float]) -> tuple[list[Variant], list[str]]:
     """Dense, then each method at each target; and a line for each one that is missing, with the reason."""
     dense = flops(task.host)
-    variants = [Variant("dense", 1.0, "", task.host, dense.total_gmacs, 0.0, dense.num_tokens - prefix(task))]
-    missing = [f"{name}: no single number here sets its strength" for name in unknown_methods()]
+    num_tokens = dense.num_tokens - int(task.host.num_prefix_tokens)
+    variants = [Variant("dense", 1.0, "", task.host, dense.total_gmacs, 0.0, num_tokens)]
+    missing = []
     calibration = task.calibration()
-    for dial in all_dials(host_info(task.host), task.proposal):
-        reason = refusal(lambda dial=dial: build(task, dial.make(dial.num_steps // 2))(calibration[:1]))
-        if reason is not None:
-            missing.append(f"{dial.name}: {reason}")
+    setting = Setting(host_info(task.host), task.proposal)
+    for name, dials in all_dials(setting):
+        if not dials:
+            missing.append(f"{name}: no single number here sets its strength")
+            continue
+        try:
+            build(task, dials[0].make(dials[0].num_steps // 2))(calibration[:1])
+        except VidpruneError as refusal:
+            missing.append(f"{name}: {refusal}")
             continue
         for target in targets:
-            variant = _at_target(task, dial, target, dense.total_gmacs, calibration)
-            if abs(variant.gmacs / dense.total_gmacs - target) <= MISS:
+            variant = _at_target(task, name, dials, target, calibration)
+            share = variant.gmacs / dense.total_gmacs
+            if abs(share - target) <= MISS:
                 variants.append(variant)
             else:
-                share = variant.gmacs / dense.total_gmacs
-                missing.append(f"{dial.name} at {target:.0%}: the nearest it gets is {share:.0%} of dense")
+                missing.append(f"{name} at {target:.0%}: the nearest it gets is {share:.0%} of dense")
     return variants, missing
 
 
-def _at_target(task: Task, dial: Dial, target: float, dense_gmacs: float, calibration: Tensor) -> Variant:
-    @cache
-    def cost(strength: int) -> tuple[float, float, float]:
-        return measured_cost(build(task, dial.make(strength)), calibration)
-
-    strength = solve(lambda s: cost(s)[0], target * dense_gmacs, dial.num_steps)
-    chain = dial.make(strength)
-    return Variant(dial.name, target, describe(chain), build(task, chain, self_check=True), *cost(strength))
+def _at_target(task: Task, name: str, dials: Sequence[Dial], target: float, calibration: Tensor) -> Variant:
+    """The method at the setting nearest to the target, with the first of its dials that comes near."""
+    wanted = target * flops(task.host).total_gmacs
+    found = []
+    for dial in dials:
+        cost = cache(lambda strength, dial=dial: measured_cost(build(task, dial.make(strength)), calibration))
+        strength = solve(lambda s, cost=cost: cost(s)[0], wanted, dial.num_steps)
+        chain = dial.make(strength)
+        found.append(Variant(name, target, describe(chain), build(task, chain, self_check=True), *cost(strength)))
+        if abs(found[-1].gmacs - wanted) <= MISS * wanted:
+            break
+    return min(found, key=lambda variant: abs(variant.gmacs - wanted))
 
 
 def build(task: Task, chain: Chain, self_check: bool = False) -> PrunedViT:
     return prune(task.host, chain, self_check=self_check).eval()
 
 
-def prefix(task: Task) -> int:
-    return int(task.host.num_prefix_tokens)
-
-
 def measured_cost(model: PrunedViT, calibration: Tensor) -> tuple[float, float, float]:
-    """GMACs per input, those of the proposal among them, and the tokens that reach the head."""
-    report = flops(model)
-    return report.total_gmacs, report.proposal_gmacs, float(model.num_final())
+    """GMACs per input, those of the proposal among them, and the patch tokens that reach the head.
+
+    Means over `calibration` for a method whose counts depend on the input; the others run nothing.
+    """
+    if not model.ragged:
+        report = flops(model)
+        return report.total_gmacs, report.proposal_gmacs, float(model.num_final())
+    with torch.inference_mode():
+        _, trace = model.forward_with_trace(calibration)
+    report = flops(model, plans=trace.plans)
+    tokens = model.token_grid.num_tokens if trace.num_kept is None else float(trace.num_kept.float().mean())
+    return report.total_gmacs, report.proposal_gmacs, tokens
 
 
 @torch.inference_mode()

@@ -6,16 +6,30 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vidprune.errors import VidpruneError
 from vidprune.proposals.base import Proposal
 from vidprune.pruners import METHODS
 from vidprune.pruners.base import HostInfo, Pruner
+from vidprune.pruners.calibration import Calibration
+from vidprune.pruners.diffrate import DiffRate
 from vidprune.pruners.papr import PaPr
 from vidprune.pruners.tome import ToMe
 
 Chain = Sequence[Pruner]
-STEPS = 1000  # of a keep ratio: finer than one token in the grids swept here
-MISS = 0.05  # share of dense by which a method may miss a target before it counts as out of its reach
+STEPS = 1000  # of a share: finer than one token in the grids swept here
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the methods run on.
+
+    Attributes:
+        proposal: given to every method that asks one.
+        calibration: given to every method that takes one.
+    """
+
+    host: HostInfo
+    proposal: Proposal
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,6 @@ class Dial:
         num_steps: the strongest setting.
     """
 
-    name: str
     make: Callable[[int], Chain]
     num_steps: int
 
@@ -41,7 +54,7 @@ def solve(cost: Callable[[int], float], target: float, num_steps: int) -> int:
             high = middle
         else:
             low = middle + 1
-    return min({low, max(low - 1, 0)}, key=lambda strength: abs(cost(strength) - target))
+    return min((low, max(low - 1, 0)), key=lambda strength: abs(cost(strength) - target))
 
 
 def spread(total: int, depth: int) -> tuple[int, ...]:
@@ -49,75 +62,76 @@ def spread(total: int, depth: int) -> tuple[int, ...]:
     return tuple(total * (block + 1) // depth - total * block // depth for block in range(depth))
 
 
-def all_dials(host: HostInfo, proposal: Proposal) -> Iterator[Dial]:
-    """A dial for every registered method that one number can set, and for the chain of PaPr and ToMe.
-
-    A method that this module does not know gets one if its config has a `keep_ratio`.
+def all_dials(setting: Setting) -> Iterator[tuple[str, list[Dial]]]:
+    """Every registered method and two combinations, each with its dials: the next one is for what the one before cannot
+    reach. A method without dials is one whose strength no single number here sets.
     """
     for name in METHODS.names():
-        if name in SPECIAL:
-            yield SPECIAL[name](name, host, proposal)
-        elif "keep_ratio" in (field.name for field in dataclasses.fields(METHODS.get(name))):
-            yield _keep_ratio(name, host, proposal)
-    yield Dial("papr+tome", lambda s: _papr_then_tome(s, host, proposal), STEPS - 1)
-
-
-def unknown_methods() -> list[str]:
-    """Registered methods that have no dial here."""
-    known = {name for name in METHODS.names() if name in SPECIAL}
-    fields = {name: {f.name for f in dataclasses.fields(METHODS.get(name))} for name in METHODS.names()}
-    return [name for name in METHODS.names() if name not in known and "keep_ratio" not in fields[name]]
+        yield name, _dials_of(METHODS.get(name), setting)
+    if "keep_mass" in _fields(PaPr):
+        yield "papr, mass", [_shares(lambda share: [PaPr(keep_mass=share, proposal=setting.proposal)])]
+    yield "papr+tome", [Dial(lambda s: _papr_then_tome(s, setting), STEPS - 1)]
 
 
 def describe(chain: Chain) -> str:
-    """The fields that were set, as in keep_ratio=0.48; those left at their defaults and proposals are not named."""
+    """The fields that were set, as in keep_ratio=0.48; defaults, proposals and calibrations are not named."""
     parts = []
     for method in chain:
         for field in dataclasses.fields(method):
             value = getattr(method, field.name)
-            if value != field.default and not isinstance(value, Proposal):
+            if not isinstance(value, Proposal | Calibration) and value != field.default:
                 parts.append(f"{field.name}={list(value) if isinstance(value, tuple) else value}")
     return ", ".join(parts)
 
 
-def _keep_ratio(name: str, host: HostInfo, proposal: Proposal) -> Dial:
-    return Dial(name, lambda s: [METHODS.get(name)(keep_ratio=1 - s / STEPS)], STEPS - 1)
+def _dials_of(config: type[Pruner], setting: Setting) -> list[Dial]:
+    """The dials of a method, told from the fields of its config."""
+    fields = _fields(config)
+    given = {name: getattr(setting, name) for name in ("proposal", "calibration") if name in fields}
+    num_tokens, depth = setting.host.grid.num_tokens, setting.host.depth
+    if config is DiffRate:
+        return [Dial(lambda s: [_even_diffrate(s, setting.host)], num_tokens - 1)]
+    if "keep_ratio" in fields:
+        dials = [_shares(lambda share: [config(keep_ratio=share, **given)])]
+        if "blocks" in fields:  # a method at a few blocks can cost more than the target even if it leaves one token
+            every = tuple(range(depth))
+            dials.append(_shares(lambda share: [config(keep_ratio=share, blocks=every, **given)]))
+        return dials
+    if "r" in fields:
+        return [Dial(lambda s: [config(r=spread(s, depth), **given)], num_tokens * depth)]
+    for name in ("num_propagated", "num_pruned"):
+        if name in fields:
+            return [Dial(lambda s, name=name: [config(**{name: s}, **given)], num_tokens)]
+    return []
 
 
-def _papr(name: str, host: HostInfo, proposal: Proposal) -> Dial:
-    return Dial(name, lambda s: [PaPr(keep_ratio=1 - s / STEPS, proposal=proposal)], STEPS - 1)
+def _fields(config: type[Pruner]) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
 
 
-def _merged(name: str, host: HostInfo, proposal: Proposal) -> Dial:
-    """Tokens merged in all blocks together, spread evenly."""
-    return Dial(name, lambda s: [METHODS.get(name)(r=spread(s, host.depth))], host.grid.num_tokens)
+def _shares(make: Callable[[float], Chain]) -> Dial:
+    """A dial over shares, from 1 down to one thousandth."""
+    return Dial(lambda s: make(round(1 - s / STEPS, 3)), STEPS - 1)
 
 
-def _propagated(name: str, host: HostInfo, proposal: Proposal) -> Dial:
-    return Dial(name, lambda s: [METHODS.get(name)(num_propagated=s)], host.grid.num_tokens)
+def _even_diffrate(strength: int, host: HostInfo) -> DiffRate:
+    """Counts that fall evenly by `strength` tokens in all, half of each block's pruned and half merged.
+
+    DiffRate learns its counts; nobody has for these hosts, so this is its mechanism on the plainest schedule.
+    """
+    everything = host.num_prefix + host.grid.num_tokens
+    gone, prune_kept, merge_kept = 0, [], []
+    for count in spread(strength, host.depth):
+        prune_kept.append(everything - gone - count // 2)
+        gone += count
+        merge_kept.append(everything - gone)
+    return DiffRate(prune_kept=prune_kept, merge_kept=merge_kept)
 
 
-def _papr_then_tome(strength: int, host: HostInfo, proposal: Proposal) -> Chain:
+def _papr_then_tome(strength: int, setting: Setting) -> Chain:
     """PaPr before the blocks; in the later half, ToMe merges a third of what is left."""
-    keep_ratio = 1 - strength / STEPS
-    early = host.depth // 2
-    merged = int(host.grid.num_tokens * keep_ratio / 3) if strength else 0
-    schedule = (0,) * early + spread(merged, host.depth - early)
-    return [PaPr(keep_ratio=keep_ratio, proposal=proposal), ToMe(r=schedule)]
-
-
-SPECIAL: dict[str, Callable[[str, HostInfo, Proposal], Dial]] = {
-    "papr": _papr,
-    "tome": _merged,
-    "tofu": _merged,
-    "gtp": _propagated,
-}
-
-
-def refusal(make: Callable[[], object]) -> str | None:
-    """What a method says when it cannot run on this host, None if it can."""
-    try:
-        make()
-    except VidpruneError as error:
-        return str(error)
-    return None
+    keep_ratio = round(1 - strength / STEPS, 3)
+    depth, early = setting.host.depth, setting.host.depth // 2
+    merged = int(setting.host.grid.num_tokens * keep_ratio / 3) if strength else 0
+    schedule = (0,) * early + spread(merged, depth - early)
+    return [PaPr(keep_ratio=keep_ratio, proposal=setting.proposal), ToMe(r=schedule)]

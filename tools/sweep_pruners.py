@@ -15,9 +15,9 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import timm
 import torch
 from measure_demo import paired_interval
 from pareto_plot import Point, pareto_svg
@@ -130,7 +130,7 @@ def _markdown(task: Task, rows: Sequence[dict[str, str]], missing: Sequence[str]
         cells += [f"{row['top1_low']}-{row['top1_high']}", row["top1_per_seed"], *gaps]
         cells += [row[f"speed_batch{size}"] for size in SPEED_BATCHES] + [row["setting"]]
         lines.append("| " + " | ".join(cells) + " |")
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {version('timm')}"
     return f"""# All pruners at equal cost: {task.name}
 
 Command: `{command}`

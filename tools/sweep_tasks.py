@@ -47,7 +47,7 @@ class Task:
 
 def frames_task(num: int) -> Task:
     """The image ViT on `num` canvases per seed."""
-    from digit_canvases import heldout_set
+    from digit_canvases import SIDE, heldout_set
     from digit_vit import DigitNetProposal, load_digit_net, load_vit
 
     def test_set(seed: int) -> TestSet:
@@ -60,8 +60,8 @@ def frames_task(num: int) -> Task:
         host=load_vit(),
         proposal=DigitNetProposal(load_digit_net(), source="digit_net.safetensors"),
         test_set=test_set,
-        calibration=lambda: heldout_set(64, seed=0, split="val").inputs,
-        data=f"{num} canvases a seed (tools/digit_canvases.py), 96x96, held-out digits",
+        calibration=lambda: heldout_set(48, seed=0, split="val").inputs,
+        data=f"{num} canvases a seed (tools/digit_canvases.py), {SIDE}x{SIDE}, held-out digits",
     )
 
 

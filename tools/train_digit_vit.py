@@ -69,11 +69,11 @@ RECIPES = {
         (
             Phase(60_000, 5, (0.0, 1.0)),
             Phase(40_000, 5),
-            Phase(40_000, 8),
-            Phase(36_000, GRID, mixed=True),
-            Phase(26_000, GRID, token_labels=False),
+            Phase(50_000, 8, mixed=True),
+            Phase(50_000, GRID, mixed=True),
+            Phase(30_000, GRID, token_labels=False),
         ),
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
     ),
     "net": Recipe((Phase(40_000, 6, (0.0, 1.0)), Phase(20_000, 8), Phase(30_000, GRID)), learning_rate=3e-3),
 }
