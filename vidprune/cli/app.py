@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidprune import __version__
-from vidprune.cli import bench, demo, evaluate, flops, listing, predict, report, validate, visualize
+from vidprune.cli import bench, calibrate, demo, evaluate, flops, listing, predict, report, validate, visualize
 
 app = typer.Typer(
     name="vidprune",
@@ -24,6 +24,7 @@ app.command("visualize")(visualize.visualize)
 app.command("flops")(flops.flops)
 app.command("list")(listing.list_names)
 app.command("validate")(validate.validate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 

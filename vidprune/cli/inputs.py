@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from vidprune.config import DEMO, demo_file
@@ -12,8 +12,8 @@ from vidprune.errors import ConfigError
 from vidprune.evaluation.manifests import VIDEO_SUFFIXES
 
 
-def expand_inputs(inputs: Iterable[str]) -> list[Path]:
-    """Files named by `inputs`: each a file, a folder (searched for videos, recursively), a pattern, "-" for paths on
+def expand_inputs(inputs: Iterable[str], suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """Files named by `inputs`: each a file, a folder (searched for `suffixes`), a pattern, "-" for paths on
     standard input, one a line, or "demo" and "demo:N" for the shipped clips or one of them.
 
     A named file is taken as it is, even where it does not exist: the reader says what is wrong with it, and the others
@@ -21,7 +21,7 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
     """
     files: list[Path] = []
     for text in inputs:
-        files += _expand(text)
+        files += _expand(text, suffixes)
     if not files:
         raise ConfigError(
             "no input given: name a video file, a folder, a pattern such as 'clips/*.mp4', or - for a list"
@@ -29,16 +29,17 @@ def expand_inputs(inputs: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _expand(text: str) -> list[Path]:
+def _expand(text: str, suffixes: Collection[str]) -> list[Path]:
     if text == "-":
         return [Path(line) for line in (raw.strip() for raw in sys.stdin) if line]
     path = Path(text)
     if not path.exists() and (text == DEMO or text.startswith(f"{DEMO}:")):
         return _demo_clips(text)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         if not found:
-            raise ConfigError(f"folder {text} holds no video; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+            kind = "video" if suffixes is VIDEO_SUFFIXES else "image"
+            raise ConfigError(f"folder {text} holds no {kind}; looked for {' '.join(sorted(suffixes))}")
         return found
     if not path.exists() and glob.has_magic(text):
         matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
