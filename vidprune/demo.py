@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from vidprune.config import DEMO, ModelConfig, RunConfig, build_method, build_model, demo_file
 from vidprune.errors import ConfigError
 from vidprune.evaluation.metrics import wilson_interval
-from vidprune.inference import run_views
+from vidprune.inference import reader_for, run_views, video_maps
 from vidprune.profiling.flops import flops
 from vidprune.pruning import PrunedViT, prune, token_grid
-from vidprune.video import ViewPlan, cut_views, read_video
+from vidprune.types import VideoFrames
+from vidprune.video import ViewPlan, cut_views
 
 METHODS = ("papr", "random", "frame_difference")
 KEEP_RATIOS = (0.7, 0.5, 0.3)
@@ -120,15 +121,16 @@ def evaluate_clips(
 ) -> Iterator[list[ClipResult]]:
     """For each clip, one result per variant, timed in turn on the same views."""
     warm = False
+    read = reader_for([variant.model for variant in variants], plan)
     for clip in clips:
-        video = read_video(clip.path, plan)
+        video = read(clip.path)
         views = cut_views(video, plan)  # [V, 3, T, H, W]
         actor = actor_per_token(clip.mask, video.num_frames_total, video.frames.shape[1:3], plan, variants[0].model)
         if not warm:
             for variant in variants:
-                run_views(variant.model, views)
+                _evaluate(variant, video, plan, views, actor, clip.label)
             warm = True
-        yield [_evaluate(variant, views, actor, clip.label) for variant in variants]
+        yield [_evaluate(variant, video, plan, views, actor, clip.label) for variant in variants]
 
 
 def summarise(results: Sequence[Sequence[ClipResult]], variants: Sequence[Variant], num_views: int) -> list[DemoRow]:
@@ -179,9 +181,13 @@ def actor_per_token(
 
 
 @torch.inference_mode()
-def _evaluate(variant: Variant, views: Tensor, actor: Tensor, label: int) -> ClipResult:
+def _evaluate(
+    variant: Variant, video: VideoFrames, plan: ViewPlan, views: Tensor, actor: Tensor, label: int
+) -> ClipResult:
     start = time.perf_counter()
-    logits, trace = run_views(variant.model, views)
+    maps = video_maps([video], variant.model, plan)
+    map_seconds = time.perf_counter() - start
+    logits, trace = run_views(variant.model, views, None if maps is None else maps[0])
     seconds = time.perf_counter() - start
     coverage = 1.0
     if trace is not None and trace.kept_index is not None:
@@ -194,7 +200,7 @@ def _evaluate(variant: Variant, views: Tensor, actor: Tensor, label: int) -> Cli
         predicted == label,
         coverage,
         seconds,
-        _proposal_seconds(variant.model, views),
+        map_seconds if maps is not None else _proposal_seconds(variant.model, views),
     )
 
 

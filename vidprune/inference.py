@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from vidprune.models.videomae import VideoMAE
 from vidprune.proposals.base import VideoProposal
 from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
 from vidprune.types import VideoFrames, VideoPrediction
-from vidprune.video import ViewPlan, cut_views, read_video
+from vidprune.video import ViewPlan, check_motion_backend, cut_views, read_video
 
 
 def predict_video(
@@ -43,7 +44,7 @@ def predict_video(
         VideoDecodeError: if the file yields no frame. A damaged file yields what it has, and the prediction says so.
     """
     plan = views or plan_for(model)
-    video = read_video(path, plan, backend=backend)
+    video = reader_for([model], plan, backend=backend)(path)
     (output,) = predict_views([video], model, plan, views_per_batch=views_per_batch)
     return VideoPrediction(
         path=str(path),
@@ -94,6 +95,19 @@ def predict_views(
     per_video = torch.cat(logits).split(num_views)  # each [V, classes]
     kept_per_video = torch.cat(kept).split(num_views) if kept else [None] * len(videos)
     return [ViewOutput(*pair) for pair in zip(per_video, kept_per_video, strict=True)]
+
+
+def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "pyav") -> partial[VideoFrames]:
+    """How to read a file for `models`: with its motion vectors where a proposal of theirs needs them. Picklable.
+
+    Raises:
+        ConfigError: such a proposal with a backend that hands out none.
+    """
+    proposals = [model.proposal for model in models if isinstance(model, PrunedViT)]
+    motion = any(isinstance(proposal, VideoProposal) and proposal.needs_motion for proposal in proposals)
+    if motion:
+        check_motion_backend(backend)
+    return partial(read_video, plan=plan, backend=backend, motion=motion)
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +16,10 @@ from vidprune.evaluation.decoding import Decode, decode_all
 from vidprune.evaluation.metrics import average_views
 from vidprune.evaluation.store import STORED, PredictionStore, Row
 from vidprune.evaluation.transport import Decoded
-from vidprune.inference import ViewOutput, predict_views
+from vidprune.inference import ViewOutput, predict_views, reader_for
 from vidprune.pruning import host_of, token_grid
 from vidprune.types import VideoFrames
-from vidprune.video import ViewPlan, read_video
+from vidprune.video import ViewPlan
 
 if TYPE_CHECKING:
     from vidprune.evaluation.manifests import ManifestEntry
@@ -78,13 +77,13 @@ def run_entries(
     when this is interrupted are stored before the interruption goes on.
 
     Args:
-        decode: from a path to the frames of `plan`; by default `read_video` with `backend`.
+        decode: from a path to the frames of `plan`; by default `reader_for` the model with `backend`.
         on_row: called with every row, for a progress bar.
 
     Raises:
         StoreError: the store cannot be written. ConfigError: not even one view fits the device's memory.
     """
-    decode = decode or partial(read_video, plan=plan, backend=backend)
+    decode = decode or reader_for([model], plan, backend=backend)
     by_position = dict(entries)
     jobs = ((position, str(entry.path)) for position, entry in entries)
     decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s)

@@ -25,11 +25,11 @@ from vidprune.evaluation.decoding import decode_all
 from vidprune.evaluation.manifests import ManifestEntry
 from vidprune.evaluation.runner import RunnerSettings, run_entries
 from vidprune.evaluation.store import PredictionStore, Row
-from vidprune.inference import predict_views, video_maps
+from vidprune.inference import predict_views, reader_for, video_maps
 from vidprune.profiling.timing import synchronize
 from vidprune.pruning import PrunedViT
 from vidprune.types import VideoFrames
-from vidprune.video import ViewPlan, cut_views, read_video
+from vidprune.video import ViewPlan, cut_views
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def measure_pipeline(
         VideoDecodeError: one of the files cannot be decoded.
     """
     device = str(next(model.parameters()).device)
-    decode = partial(read_video, plan=plan, backend=backend)
+    decode = reader_for([model], plan, backend=backend)
     videos_per_s, decode_cpu_s, sample = _decode_alone(files, decode, workers)
     predict_views([sample], model, plan, views_per_batch=views_per_batch)  # warm up
     model_s = _seconds(lambda: predict_views([sample], model, plan, views_per_batch=views_per_batch), device)

@@ -39,6 +39,11 @@ PROPOSALS.register("centre", f"{_CONTROLS}:CentreProposal", "tokens nearest to t
 PROPOSALS.register(
     "frame_difference", f"{_CONTROLS}:FrameDifferenceProposal", "tokens whose pixels change most from frame to frame"
 )
+PROPOSALS.register(
+    "codec_motion",
+    "vidprune.proposals.codec_motion:CodecMotionProposal",
+    "tokens that move against the camera, by the file's own motion vectors",
+)
 
 
 def create_proposal(

@@ -64,7 +64,13 @@ class Proposal(nn.Module, ABC):
 
 
 class VideoProposal(Proposal):
-    """A proposal that looks at a whole decoded video at once, where the others look at one view after the other."""
+    """A proposal that looks at a whole decoded video at once, where the others look at one view after the other.
+
+    Attributes:
+        needs_motion: whether the video must be read with its codec's motion vectors.
+    """
+
+    needs_motion: bool = False
 
     @abstractmethod
     def view_maps(

@@ -162,7 +162,7 @@ def cut_views(
     height, width = video.frames.shape[1:3]
     if min(height, width) != plan.short_side:
         raise ConfigError(f"frames of {height} x {width} do not have the plan's short side of {plan.short_side}")
-    rows = _rows(video, plan)  # [S, T]
+    rows = clip_rows(video, plan)  # [S, T]
     offsets = plan.crop_offsets(height, width)
     chosen = range(plan.num_views)[views if views is not None else slice(None)]
 
@@ -185,7 +185,7 @@ def cut_views(
     return out
 
 
-def _rows(video: VideoFrames, plan: ViewPlan) -> np.ndarray:
+def clip_rows(video: VideoFrames, plan: ViewPlan) -> np.ndarray:
     """Row of `video.frames` for every frame of every clip, int64 [S, T]."""
     indices = plan.frame_indices(video.num_frames_total)
     missing = np.setdiff1d(indices, video.frame_numbers)

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from vidprune.inference import run_views, video_maps
+from vidprune.inference import reader_for, run_views, video_maps
 from vidprune.labels import default_class_names
 from vidprune.pruning import PrunedViT, host_of, token_grid
 from vidprune.types import VideoFrames
-from vidprune.video import ViewPlan, cut_views, read_video
+from vidprune.video import ViewPlan, cut_views
 from vidprune.visualization.output import save_picture
 from vidprune.visualization.overlay import overlay_video
 from vidprune.visualization.sheet import contact_sheet
@@ -92,7 +92,7 @@ def _look(
 ) -> _Shown:
     """Decode a video and run the model on its centre crops."""
     plan = dataclasses.replace(plan, num_crops=1)
-    video = read_video(path, plan, backend=backend)
+    video = reader_for([model], plan, backend=backend)(path)
     parameter = next(model.parameters())
     clips = cut_views(video, plan, device=parameter.device, dtype=parameter.dtype)  # [S, 3, T, H, W]
     maps = video_maps([video], model, plan)
