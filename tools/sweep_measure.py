@@ -14,6 +14,7 @@ from sweep_methods import Chain, Dial, Setting, all_dials, describe, solve
 from sweep_tasks import Task
 from torch import Tensor, nn
 
+from vidprune.calibration import calibrate
 from vidprune.errors import VidpruneError
 from vidprune.profiling.flops import flops
 from vidprune.pruning import PrunedViT, host_info, prune
@@ -56,7 +57,7 @@ def find_variants(task: Task, targets: Sequence[float]) -> tuple[list[Variant], 
     variants = [Variant("dense", 1.0, "", task.host, dense.total_gmacs, 0.0, num_tokens)]
     missing = []
     calibration = task.calibration()
-    setting = Setting(host_info(task.host), task.proposal)
+    setting = Setting(host_info(task.host), task.proposal, calibrate(task.host, [calibration]))
     for name, dials in all_dials(setting):
         if not dials:
             missing.append(f"{name}: no single number here sets its strength")
