@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from vidprune.labels import default_class_names
 from vidprune.models.videomae import VideoMAE
 from vidprune.proposals.base import VideoProposal
 from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
+from vidprune.tokens.packed import pad_index
 from vidprune.types import VideoFrames, VideoPrediction
 from vidprune.video import ViewPlan, check_motion_backend, cut_views, read_video
 
@@ -60,10 +61,17 @@ def predict_video(
 
 @dataclass(frozen=True)
 class ViewOutput:
-    """One video's views through the model: logits float32 [V, classes], kept_index int64 [V, K] or None; on the CPU."""
+    """One video's views through the model: logits float32 [V, classes], kept_index int64 [V, K] or None; on the CPU.
+
+    Where views keep different numbers of tokens, their rows of `kept_index` are padded with -1.
+    """
 
     logits: Tensor
     kept_index: Tensor | None
+
+    def mean_kept(self) -> int | None:
+        """Tokens per view that reach the head, the mean over the views, rounded; None if all were kept."""
+        return None if self.kept_index is None else round((self.kept_index >= 0).sum(dim=1).double().mean().item())
 
 
 def predict_views(
@@ -74,11 +82,30 @@ def predict_views(
     Args:
         views_per_batch: how many views share a forward pass; None runs all of all videos at once.
     """
+    output = run_batches(model, _batches(videos, model, plan, views_per_batch))
+    per_video = output.logits.split(plan.num_views)  # each [V, classes]
+    kept = [None] * len(videos) if output.kept_index is None else output.kept_index.split(plan.num_views)
+    return [ViewOutput(*pair) for pair in zip(per_video, kept, strict=True)]
+
+
+def run_batches(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]) -> ViewOutput:
+    """All views of `batches` through `model`, one batch at a time: clips [v, 3, T, H, W], and their proposal maps."""
+    logits, kept = [], []
+    for clips, proposal_map in batches:
+        view_logits, trace = run_views(model, clips, proposal_map)
+        logits.append(view_logits.float().cpu())
+        if trace is not None and trace.kept_index is not None:
+            kept.append(trace.kept_index.cpu())
+    return ViewOutput(torch.cat(logits), pad_index(kept) if kept else None)
+
+
+def _batches(
+    videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan, views_per_batch: int | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The views of all videos, `views_per_batch` at a time, each batch cut when it is asked for."""
     maps = video_maps(videos, model, plan)
     parameter = next(model.parameters())
-    num_views = plan.num_views
-    queue = [(video, view) for video in range(len(videos)) for view in range(num_views)]
-    logits, kept = [], []
+    queue = [(video, view) for video in range(len(videos)) for view in range(plan.num_views)]
     for start in range(0, len(queue), views_per_batch or len(queue)):
         batch = queue[start : start + (views_per_batch or len(queue))]
         parts = []
@@ -87,14 +114,7 @@ def predict_views(
             part = slice(views[0], views[-1] + 1)
             parts.append(cut_views(videos[video], plan, device=parameter.device, dtype=parameter.dtype, views=part))
         clips = parts[0] if len(parts) == 1 else torch.cat(parts)  # [v, 3, T, H, W]
-        batch_maps = None if maps is None else torch.stack([maps[video][view] for video, view in batch])
-        view_logits, trace = run_views(model, clips, batch_maps)
-        logits.append(view_logits.float().cpu())
-        if trace is not None and trace.kept_index is not None:
-            kept.append(trace.kept_index.cpu())
-    per_video = torch.cat(logits).split(num_views)  # each [V, classes]
-    kept_per_video = torch.cat(kept).split(num_views) if kept else [None] * len(videos)
-    return [ViewOutput(*pair) for pair in zip(per_video, kept_per_video, strict=True)]
+        yield clips, None if maps is None else torch.stack([maps[video][view] for video, view in batch])
 
 
 def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "pyav") -> partial[VideoFrames]:

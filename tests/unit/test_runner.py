@@ -46,11 +46,11 @@ class SmallDevice(PrunedViT):
         small.limit, small.sizes = limit, []
         return small
 
-    def forward_with_trace(self, pixels: Tensor):  # type: ignore[no-untyped-def]
+    def forward_with_trace(self, pixels: Tensor, proposal_map: Tensor | None = None):  # type: ignore[no-untyped-def]
         self.sizes.append(len(pixels))
         if len(pixels) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return super().forward_with_trace(pixels)
+        return super().forward_with_trace(pixels, proposal_map)
 
 
 def test_rows_hold_what_the_main_path_predicts(tmp_path: Path) -> None:

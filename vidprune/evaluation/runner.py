@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from vidprune.errors import ConfigError
 from vidprune.evaluation.decoding import Decode, decode_all
-from vidprune.evaluation.metrics import average_views
+from vidprune.evaluation.rows import BatchSize, RowWriter, failed_row, predicted_row
 from vidprune.evaluation.store import STORED, PredictionStore, Row
 from vidprune.evaluation.transport import Decoded
 from vidprune.inference import ViewOutput, predict_views, reader_for
@@ -23,8 +22,6 @@ from vidprune.video import ViewPlan
 
 if TYPE_CHECKING:
     from vidprune.evaluation.manifests import ManifestEntry
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,16 +84,15 @@ def run_entries(
     by_position = dict(entries)
     jobs = ((position, str(entry.path)) for position, entry in entries)
     decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s)
-    writer = _Writer(store, settings)
-    try:
-        for row in _rows(decoded, by_position, _Predictor(model, plan, settings.views_per_batch), settings.stored):
+    predictor = _Predictor(model, plan, settings.views_per_batch)
+    with (
+        RowWriter(store, settings.flush_rows, settings.flush_s) as writer,
+        closing(decoded),
+    ):  # closing ends the workers
+        for row in _rows(decoded, by_position, predictor, settings.stored):
             writer.add(row)
             if on_row is not None:
                 on_row(row)
-    finally:
-        decoded.close()  # ends the workers
-        if not writer.broken:
-            writer.flush()
 
 
 def _rows(
@@ -106,7 +102,7 @@ def _rows(
     waiting: list[tuple[Decoded, VideoFrames]] = []
     for item in decoded:
         if item.video is None:
-            yield _failed(item, entries[item.position], item.error or "no frames")
+            yield failed_row(item, entries[item.position])
             continue
         waiting.append((item, item.video))
         if len(waiting) == predictor.videos_per_batch:
@@ -123,28 +119,10 @@ def _predicted(
     start = time.perf_counter()
     outputs = predictor([video for _, video in waiting])
     model_s = (time.perf_counter() - start) / len(waiting)
-    for (item, video), output in zip(waiting, outputs, strict=True):
-        entry = entries[item.position]
-        if not output.logits.isfinite().all():
-            yield _failed(item, entry, "the model's logits are not finite; float16 overflows where bfloat16 does not")
-            continue
-        yield Row(
-            position=item.position,
-            video_id=entry.video_id,
-            path=str(entry.path),
-            label=entry.label,
-            view_logits=output.logits.flatten().numpy() if stored == "logits" else None,
-            probs=average_views(output.logits).numpy() if stored == "probs" else None,
-            num_kept=predictor.num_tokens if output.kept_index is None else output.kept_index.shape[1],
-            num_errors=video.num_errors,
-            num_filled=video.num_filled,
-            decode_s=item.seconds,
-            model_s=model_s,
+    for (item, _), output in zip(waiting, outputs, strict=True):
+        yield predicted_row(
+            item, entries[item.position], output, num_tokens=predictor.num_tokens, model_s=model_s, stored=stored
         )
-
-
-def _failed(item: Decoded, entry: ManifestEntry, reason: str) -> Row:
-    return Row(item.position, entry.video_id, str(entry.path), entry.label, decode_s=item.seconds, error=reason)
 
 
 class _Predictor:
@@ -153,44 +131,12 @@ class _Predictor:
     def __init__(self, model: nn.Module, plan: ViewPlan, views_per_batch: int | None) -> None:
         self.model = model
         self.plan = plan
-        self.size = views_per_batch or plan.num_views
-        self.videos_per_batch = max(1, self.size // plan.num_views)
+        self.batch = BatchSize(views_per_batch or plan.num_views)
+        self.videos_per_batch = max(1, self.batch.size // plan.num_views)
         self.num_tokens = token_grid(host_of(model)).num_tokens
 
     def __call__(self, videos: list[VideoFrames]) -> list[ViewOutput]:
-        while True:
-            try:
-                return predict_views(videos, self.model, self.plan, views_per_batch=self.size)
-            except torch.OutOfMemoryError as error:
-                if self.size == 1:
-                    message = str(error).splitlines()[0]
-                    raise ConfigError(f"one view alone does not fit the device's memory: {message}") from None
-            # Outside the handler: the exception would keep the failed batch's tensors alive.
-            self.size = -(-min(self.size, len(videos) * self.plan.num_views) // 2)
-            torch.cuda.empty_cache()
-            logger.warning("out of memory: going on with %d views per batch", self.size)
-
-
-class _Writer:
-    """Collects rows and hands them to the store a part at a time."""
-
-    def __init__(self, store: PredictionStore, settings: RunnerSettings) -> None:
-        self.store = store
-        self.settings = settings
-        self.rows: list[Row] = []
-        self.oldest = 0.0
-        self.broken = False
-
-    def add(self, row: Row) -> None:
-        if not self.rows:
-            self.oldest = time.monotonic()
-        self.rows.append(row)
-        waited = time.monotonic() - self.oldest
-        if len(self.rows) >= self.settings.flush_rows or waited >= self.settings.flush_s:
-            self.flush()
-
-    def flush(self) -> None:
-        rows, self.rows = self.rows, []
-        self.broken = True
-        self.store.append(rows)
-        self.broken = False
+        return self.batch.run(
+            lambda size: predict_views(videos, self.model, self.plan, views_per_batch=size),
+            len(videos) * self.plan.num_views,
+        )
