@@ -40,7 +40,7 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     expected = {name: value.shape for name, value in create_model(ARCHITECTURE).state_dict().items()}
     if len(weights) != len(expected):
         raise CheckpointError(f"expected {len(expected)} tensors, got {len(weights)}")
-    renamed = dict(zip(expected, weights.values(), strict=True))
+    renamed = {name: value.contiguous() for name, value in zip(expected, weights.values(), strict=True)}
     for old, (name, value) in zip(weights, renamed.items(), strict=True):
         if value.shape != expected[name]:
             raise CheckpointError(f"{old} {list(value.shape)} does not fit {name} {list(expected[name])}")
