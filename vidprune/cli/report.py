@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vidprune.evaluation.report import EvaluationReport
 
 MAX_COLUMNS = 3  # runs that fit beside each other on a screen
+_TOO_WIDE = ("top-5 %", "decoded of listed")  # the notes below the table give the counts
+_POINT = ("model", "method", "z")
 
 
 def report(
@@ -66,7 +68,8 @@ def print_comparison(comparison: Comparison) -> None:
     if len(comparison.runs) <= MAX_COLUMNS:
         print_reports([run.report for run in comparison.runs])
     if len(comparison.runs) > 1:
-        _print_rows(comparison, with_notes=len(comparison.runs) > MAX_COLUMNS)
+        _print_rows(comparison)
+        _print_notes(comparison)
 
 
 def print_reports(reports: Sequence[EvaluationReport]) -> None:
@@ -103,31 +106,42 @@ def print_reports(reports: Sequence[EvaluationReport]) -> None:
         screen.print(f"{one.run}: {one.denominator}{state}", markup=False, soft_wrap=True)
 
 
-def _print_rows(comparison: Comparison, with_notes: bool) -> None:
-    """The comparison's own table; what is the same in every row goes into its title."""
+def _print_rows(comparison: Comparison) -> None:
+    """The comparison's own table without its intervals; what is the same in every row goes into its title."""
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     from vidprune.cli.screen import console
-    from vidprune.evaluation.tables import overview_table, run_notes
+    from vidprune.evaluation.tables import overview_table
 
     overview = overview_table(comparison)
-    texts = list(zip(*([cell.text for cell in row] for row in overview.rows), strict=True))  # column by column
-    shared = [name for name, column in zip(overview.columns, texts, strict=True) if len(set(column)) == 1]
-    title = ", ".join(f"{name} {texts[overview.columns.index(name)][0]}" for name in shared)
-    table = Table(title=escape(title), title_justify="left")
-    for name in overview.columns:
-        if name not in shared:
-            table.add_column(name, overflow="fold")
-    for row in overview.rows:
-        cells = (cell.text for cell, name in zip(row, overview.columns, strict=True) if name not in shared)
-        table.add_row(*(escape(text.replace(" (", "\n(")) for text in cells))
-    screen = console()
-    screen.print(table)
-    screen.print(overview.note, markup=False)
-    for run, note in run_notes(comparison):
-        if with_notes or run.note:
-            screen.print(f"{run.name}: {note}", markup=False, soft_wrap=True)
+    texts = [[cell.text.partition(" (")[0] for cell in cells] for cells in zip(*overview.rows, strict=True)]
+    columns = dict(zip(overview.columns, texts, strict=True))
+    shared = {name: column[0] for name, column in columns.items() if len(set(column)) == 1 and name not in ("run", "z")}
+    names = [name for name in columns if name not in shared and name not in _TOO_WIDE]
+    if len(set(zip(*(columns[name] for name in names if name in _POINT), strict=True))) == len(overview.rows):
+        names.remove("run")  # its name says no more than its method does
+    title = ", ".join(f"{name} {text}" for name, text in shared.items())
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        is_text = name in ("run", "model", "method")
+        side: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(name.replace(" ", "\n"), overflow="fold", no_wrap=not is_text, justify=side, min_width=3)
+    for row in zip(*(columns[name] for name in names), strict=True):
+        table.add_row(*map(escape, row))
+    console().print(table)
+    console().print("Intervals, and what the columns mean: --markdown FILE, --html FILE or --csv FILE", style="dim")
+
+
+def _print_notes(comparison: Comparison) -> None:
+    from vidprune.cli.screen import console
+    from vidprune.evaluation.tables import notes
+
+    several = len(comparison.runs) > MAX_COLUMNS
+    shown = notes(comparison) if several else [(run.name, run.note) for run in comparison.runs if run.note]
+    for names, note in shown:
+        console().print(f"{names}: {note}", markup=False, soft_wrap=True)
 
 
 def _facts(report: EvaluationReport) -> list[tuple[str, str]]:

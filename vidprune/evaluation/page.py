@@ -13,7 +13,7 @@ from vidprune.evaluation.metrics import Share
 from vidprune.evaluation.page_details import details
 from vidprune.evaluation.page_markup import Html, joined, tag
 from vidprune.evaluation.page_plots import Point, Series, plot
-from vidprune.evaluation.tables import Cell, Table, run_notes, tables
+from vidprune.evaluation.tables import Cell, Table, tables
 
 _ASSETS = Path(__file__).parents[1] / "data" / "report"
 # The page's own style and script, and pictures inside it; nothing is fetched, whatever a file name says.
@@ -76,7 +76,8 @@ def _summary(comparison: Comparison) -> Html:
 
 
 def _plots(comparison: Comparison) -> list[Html]:
-    """The plots for which runs have both figures."""
+    """The plots for which runs have both figures; a method has the same colour in all of them."""
+    names = list(dict.fromkeys(_series_name(comparison, run) for run in comparison.sorted_runs))
     axes = [
         ("Accuracy against cost", "GFLOPs per view, proposal included", _gflops, "top-1 %", _top1),
         ("Accuracy against measured speed", "seconds per view", _seconds, "top-1 %", _top1),
@@ -84,7 +85,8 @@ def _plots(comparison: Comparison) -> list[Html]:
     ]
     made = []
     for title, x_title, x, y_title, y in axes:
-        series = _series(comparison, x, y)
+        series = [Series(name, number, _points(comparison, name, x, y)) for number, name in enumerate(names)]
+        series = [one for one in series if one.points]
         if series:
             made.append(plot(title, x_title, y_title, series))
     if not made:
@@ -92,23 +94,31 @@ def _plots(comparison: Comparison) -> list[Html]:
     return [tag("section", *made, class_="plots")]
 
 
-def _series(
+def _series_name(comparison: Comparison, run: ComparedRun) -> str:
+    """Model and method of runs that are joined: they differ in keep ratio or, where there is none, in options."""
+    several = len({one.report.model for one in comparison.runs}) > 1
+    parts = [run.report.model if several else None, run.report.method["name"], run.proposal]
+    parts += [run.options if run.keep_ratio is not None else None]
+    return ", ".join(part for part in parts if part)
+
+
+def _points(
     comparison: Comparison,
+    name: str,
     x: Callable[[ComparedRun], float | None],
     y: Callable[[ComparedRun], Share | None],
-) -> list[Series]:
-    """A series for each model and method; methods of one series differ in keep ratio."""
-    several = len({run.report.model for run in comparison.runs}) > 1
-    points: dict[str, list[Point]] = {}
+) -> tuple[Point, ...]:
+    """The points of one series, the highest keep ratio first."""
+    points = []
     for run in comparison.sorted_runs:
         across, up = x(run), y(run)
-        if across is None or up is None:
+        if across is None or up is None or _series_name(comparison, run) != name:
             continue
-        name = f"{run.report.model}, {run.method}" if several else run.method
-        ratio = "" if run.keep_ratio is None else f", z {run.keep_ratio:g}"
-        label = f"{name}{ratio}: {100 * up.value:.2f} % ({100 * up.low:.2f}-{100 * up.high:.2f}) at {across:.4g}"
-        points.setdefault(name, []).append(Point(across, 100 * up.value, 100 * up.low, 100 * up.high, label))
-    return [Series(name, tuple(found)) for name, found in points.items()]
+        point = run.options if run.keep_ratio is None else f"z {run.keep_ratio:g}"
+        figures = f"{100 * up.value:.2f} % ({100 * up.low:.2f}-{100 * up.high:.2f}) at {across:.4g}"
+        label = ", ".join(filter(None, [name, point])) + f": {figures}"
+        points.append(Point(across, 100 * up.value, 100 * up.low, 100 * up.high, label))
+    return tuple(points)
 
 
 def _gflops(run: ComparedRun) -> float | None:
@@ -166,4 +176,4 @@ def _gallery(pictures: Sequence[Picture]) -> Html | None:
 
 
 def _runs(comparison: Comparison) -> Html:
-    return tag("section", tag("h2", "Each run"), *(details(run, note) for run, note in run_notes(comparison)))
+    return tag("section", tag("h2", "Each run"), *map(details, comparison.sorted_runs))

@@ -11,16 +11,16 @@ from vidprune.evaluation.comparison import ComparedRun
 from vidprune.evaluation.files import MAX_FAILURES_SHOWN, accuracy_cells, share_text
 from vidprune.evaluation.page_markup import Html, joined, tag
 from vidprune.evaluation.report import EvaluationReport
-from vidprune.evaluation.tables import difference_text
+from vidprune.evaluation.tables import difference_text, run_note
 
 
-def details(run: ComparedRun, note: str) -> Html:
+def details(run: ComparedRun) -> Html:
     """One run, folded."""
     report = run.report
     ratio = "" if run.keep_ratio is None else f", z {run.keep_ratio:g}"
     parts: list[Html | None] = [
         tag("summary", tag("b", run.name), f" {report.model}, {run.method}{ratio}"),
-        tag("p", note + "."),
+        tag("p", run_note(run) + "."),
         _facts(report),
         *(_accuracy(report)),
         *(_agreements(run)),

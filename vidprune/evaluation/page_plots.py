@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vidprune.evaluation.page_markup import Html, joined, tag
+from vidprune.evaluation.page_markup import Html, tag
 
 NUM_COLOURS = 8  # --series-0 ... in page.css
 WIDTH, HEIGHT = 620, 380
@@ -33,9 +33,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one method, joined in order of x."""
+    """Points of one method, joined in their order; `number` gives colour and marker."""
 
     name: str
+    number: int
     points: tuple[Point, ...]
 
 
@@ -47,7 +48,7 @@ def plot(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> Ht
     scale = _Scale(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     drawn = [
         *_axes(scale, x_ticks, y_ticks, x_title, y_title),
-        *(_series(scale, number, one) for number, one in enumerate(series)),
+        *(_series(scale, one) for one in series),
     ]
     words = f"{title}: {len(points)} points; the table below gives the figures"
     svg = tag("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=words)
@@ -95,8 +96,8 @@ def _axes(
     yield tag("text", y_title, transform=place, text_anchor="middle", class_="title")
 
 
-def _series(scale: _Scale, number: int, series: Series) -> Html:
-    points = sorted(series.points, key=lambda point: point.x)
+def _series(scale: _Scale, series: Series) -> Html:
+    points, number = series.points, series.number
     line = "M" + "L".join(f"{scale.x(point.x)} {scale.y(point.y)}" for point in points)
     parts = [tag("path", d=line, class_="line")] if len(points) > 1 else []
     parts += [tag("path", d=_error_bar(scale, point), class_="bar") for point in points]
@@ -122,11 +123,10 @@ def _marker(number: int) -> Html:
 
 
 def _legend(series: Sequence[Series]) -> Html:
-    entries = [
-        tag("li", tag("svg", tag("g", _marker(number), class_=f"series s{number % NUM_COLOURS}"), **_KEY), one.name)
-        for number, one in enumerate(series)
-    ]
-    return tag("ul", joined(entries), class_="legend")
+    entries = [tag("li", _key(one.number), one.name) for one in series]
+    return tag("ul", *entries, class_="legend")
 
 
-_KEY = {"viewBox": "-8 -8 16 16", "width": 16, "height": 16, "aria_hidden": "true"}
+def _key(number: int) -> Html:
+    drawn = tag("g", _marker(number), class_=f"series s{number % NUM_COLOURS}")
+    return tag("svg", drawn, viewBox="-8 -8 16 16", width=16, height=16, aria_hidden="true")

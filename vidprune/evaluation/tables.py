@@ -48,15 +48,15 @@ def overview_table(comparison: Comparison) -> Table:
         *_POINT,
         ("s per view", lambda run: number(run.report.seconds_per_view, ".4f")),
         ("top-1 %", top1_cell),
-        ("top-5 %", lambda run: share_cell(None if (found := run.accuracy()) is None else found.top5)),
         *_BESIDE_DENSE,
+        ("top-5 %", lambda run: share_cell(None if (found := run.accuracy()) is None else found.top5)),
         ("decoded of listed", _decoded),
     ]
     note = (
         "In brackets: 95 % intervals, over the videos that were decoded. GFLOPs: giga multiply-accumulates per view, "
         "the proposal's included. Agreement: the share of videos with the dense run's first class. KL: of the dense "
-        "run's probs from the run's, in nats. Neither needs labels. Difference to dense: in points of top-1, on the "
-        "same videos. Views averaged by probs."
+        "run's probs from the run's, in nats. Neither needs labels. Vs dense: top-1 less that of the dense run, in "
+        "points, on the same videos. Views averaged by probs."
     )
     return _table("All runs", note, columns, comparison.sorted_runs)
 
@@ -68,7 +68,7 @@ def model_table(comparison: Comparison) -> Table:
         ("method", lambda run: _text(run.method)),
         *_POINT,
         ("top-1 %", top1_cell),
-        ("difference to dense", _difference),
+        ("vs dense", _difference),
         ("fewer operations", lambda run: number(_cost(run, "reduction"), ".2f", "x")),
         ("speed-up", lambda run: number(run.speedup, ".2f", "x")),
     ]
@@ -111,16 +111,22 @@ def table_markdown(table: Table) -> str:
 def comparison_markdown(comparison: Comparison) -> str:
     """All tables, then what each run's denominator is and why one may not be compared."""
     lines = [table_markdown(table) for table in tables(comparison)]
-    lines += [f"- {markdown_cell(run.name)}: {markdown_cell(text)}" for run, text in run_notes(comparison)]
+    lines += [f"- {markdown_cell(names)}: {markdown_cell(text)}" for names, text in notes(comparison)]
     return "\n".join(lines) + "\n"
 
 
-def run_notes(comparison: Comparison) -> list[tuple[ComparedRun, str]]:
-    """Each run with its denominator, protocol and device, and its note."""
-    return [(run, _note(run)) for run in comparison.sorted_runs]
+def notes(comparison: Comparison) -> list[tuple[str, str]]:
+    """(runs, what holds for them all): their names, or "every run"."""
+    by_text: dict[str, list[str]] = {}
+    for run in comparison.sorted_runs:
+        by_text.setdefault(run_note(run), []).append(run.name)
+    if len(by_text) == 1 and len(comparison.runs) > 1:
+        return [("every run", text) for text in by_text]
+    return [(", ".join(names), text) for text, names in by_text.items()]
 
 
-def _note(run: ComparedRun) -> str:
+def run_note(run: ComparedRun) -> str:
+    """Denominator, protocol, precision and device of a run, and its note."""
     report = run.report
     state = "" if report.is_complete else " (incomplete)"
     where = f"protocol {report.protocol}, {report.num_views} views, {report.dtype} on {report.environment['device']}"
@@ -233,7 +239,7 @@ _POINT: tuple[Column, ...] = (
 _BESIDE_DENSE: tuple[Column, ...] = (
     ("agreement %", _agreement),
     ("KL", _kl),
-    ("difference to dense", _difference),
+    ("vs dense", _difference),
 )
 
 
