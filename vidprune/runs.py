@@ -149,11 +149,13 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
     }
 
 
-def _cost(model: nn.Module) -> dict[str, Any]:
-    """GMACs per view, counted from shapes."""
+def _cost(model: nn.Module) -> dict[str, Any] | None:
+    """GMACs per view, counted from shapes; None where they depend on the input."""
     from vidprune.profiling.flops import flops
 
     cost = flops(model)
+    if cost.depends_on_input:
+        return None
     return {name: getattr(cost, name) for name in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "convention")}
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.hosts import make_host, randomised
+from tests.hosts import make_host
+from tests.stage_hosts import CONVNEXT, STAGE_HOSTS, make_stage_host
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
 from vidprune.hierarchical import PrunedHierarchical
@@ -23,25 +23,8 @@ from vidprune.pruning import prune
 
 ensure_torchvision()
 from timm.models.convnext import ConvNeXt  # noqa: E402
-from timm.models.swin_transformer import SwinTransformer  # noqa: E402
-from timm.models.swin_transformer_v2 import SwinTransformerV2  # noqa: E402
 
-CONV = {"depths": (2, 1, 2, 1), "dims": (8, 16, 16, 24), "num_classes": 7}
-SWIN = {"img_size": 64, "embed_dim": 8, "depths": (2, 2, 2), "num_heads": (2, 2, 2), "window_size": 4, "num_classes": 7}
-
-HOSTS: dict[str, Callable[[], nn.Module]] = {
-    "ConvNeXt": lambda: ConvNeXt(**CONV, ls_init_value=0.3),
-    "ConvNeXt, no LayerScale": lambda: ConvNeXt(**CONV, ls_init_value=None),
-    "ConvNeXt, convolutional MLP": lambda: ConvNeXt(**CONV, conv_mlp=True),
-    "ConvNeXt, norm before the pool": lambda: ConvNeXt(**CONV, head_norm_first=True),
-    "ConvNeXt, overlapping stem": lambda: ConvNeXt(**CONV, stem_type="overlap_act"),
-    "ConvNeXt V2": lambda: ConvNeXt(**CONV, ls_init_value=None, use_grn=True),
-    "ConvNeXt V2, convolutional MLP": lambda: ConvNeXt(**CONV, ls_init_value=None, use_grn=True, conv_mlp=True),
-    "Swin": lambda: SwinTransformer(**SWIN),
-    "Swin, padded windows": lambda: SwinTransformer(**{**SWIN, "window_size": 3}),
-    "Swin V2": lambda: SwinTransformerV2(**SWIN),
-}
-each_host = pytest.mark.parametrize("name", HOSTS)
+each_host = pytest.mark.parametrize("name", STAGE_HOSTS)
 few_hosts = pytest.mark.parametrize("name", ["ConvNeXt", "ConvNeXt V2", "Swin", "Swin V2"])
 
 
@@ -57,16 +40,12 @@ class Bright(Proposal):
         return 0.25
 
 
-def host_called(name: str) -> nn.Module:
-    return randomised(HOSTS[name]())
-
-
 def images(batch: int = 2, side: int = 64) -> Tensor:
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
 def pruned_host(name: str, keep_ratio: float = 0.4, **options: object) -> PrunedHierarchical:
-    return prune(host_called(name), PaPr(keep_ratio, proposal=Bright(), **options))
+    return prune(make_stage_host(name), PaPr(keep_ratio, proposal=Bright(), **options))
 
 
 def mask_by_hand(pixels: Tensor, side: int, keep_ratio: float) -> Tensor:
@@ -211,7 +190,7 @@ def test_each_image_is_independent_of_its_batch(name: str) -> None:
 @few_hosts
 @pytest.mark.parametrize("method", [Random(0.4), Uniform(0.4), Centre(0.4), Random(0.4, stages=[0, 1])])
 def test_controls_run_too(name: str, method: Pruner) -> None:
-    pruned = prune(host_called(name), method)
+    pruned = prune(make_stage_host(name), method)
     with torch.no_grad():
         logits, trace = pruned.forward_with_trace(images())
     assert logits.isfinite().all()
@@ -257,7 +236,7 @@ def test_compiles_without_graph_breaks(name: str) -> None:
 
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
-    pruned = pruned_host(name)
+    pruned = pruned_host(name, stages=[1])
     pixels = images(2, 224 if name == "ConvNeXt" else 64)
     compiled = torch.compile(pruned, fullgraph=True, backend=counter, dynamic=False)
     with torch.no_grad():
@@ -271,7 +250,7 @@ class OtherBlocks(ConvNeXt):
 
 
 def test_what_cannot_run_is_refused_in_one_line() -> None:
-    convnext, swin = host_called("ConvNeXt"), host_called("Swin")
+    convnext, swin = make_stage_host("ConvNeXt"), make_stage_host("Swin")
     for host, method in ((convnext, ToMe(2)), (swin, Norm(0.5)), (swin, FrameDifference(0.5))):
         with pytest.raises(ConfigError, match=f"{method.name} cannot run on a .*papr, random, uniform and centre"):
             prune(host, method)
@@ -288,11 +267,11 @@ def test_what_cannot_run_is_refused_in_one_line() -> None:
     with pytest.raises(UnsupportedModelError, match="already pruned"):
         prune(prune(convnext, Random(0.5)), Random(0.5))
     with pytest.raises(UnsupportedModelError, match="OtherBlocks is not timm's ConvNeXt or changes its forward"):
-        prune(OtherBlocks(**CONV), Random(0.5))
+        prune(OtherBlocks(**CONVNEXT), Random(0.5))
 
 
 def test_a_block_that_computes_more_is_found() -> None:
-    host = host_called("Swin")
+    host = make_stage_host("Swin")
     block = host.layers[1].blocks[-1]
     block.register_forward_hook(lambda module, args, output: output * 1.01)
     with pytest.raises(UnsupportedModelError, match="computes more than its parts say"):

@@ -16,13 +16,13 @@ from torch import nn
 
 from vidprune.errors import ConfigError, UnsupportedModelError
 from vidprune.hierarchical.families import FAMILIES
-from vidprune.hierarchical.model import PrunedHierarchical, StageTrace
+from vidprune.hierarchical.model import PrunedHierarchical, StageTrace, image_size
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.stage_options import StageOptions
 from vidprune.tokens.pixels import KeptPixels
 from vidprune.types import TokenGrid
 
-__all__ = ["PrunedHierarchical", "StageTrace", "has_stages", "prune_stages", "refuse_stage_options"]
+__all__ = ["PrunedHierarchical", "StageTrace", "has_stages", "image_size", "prune_stages", "refuse_stage_options"]
 
 
 def has_stages(model: nn.Module) -> bool:

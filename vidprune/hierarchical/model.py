@@ -173,15 +173,15 @@ def stage_grids(pruned: PrunedHierarchical, size: tuple[int, int]) -> tuple[Toke
     """The grid of each stage for images of (H, W) pixels, found without arithmetic."""
     host = pruned.host
     stem = host.stem if hasattr(host, "stem") else host.patch_embed
-    x = _shape_after(stem, torch.empty(1, int(host.in_chans), *size, device="meta"))
+    x = shape_after(stem, torch.empty(1, int(host.in_chans), *size, device="meta"))
     grids = []
     for stage in pruned.stages:
-        x = _shape_after(stage.downsample, x)
+        x = shape_after(stage.downsample, x)
         grids.append(pruned.grid_of(x))
     return tuple(grids)
 
 
-def _shape_after(module: nn.Module, x: Tensor) -> Tensor:
+def shape_after(module: nn.Module, x: Tensor) -> Tensor:
     """What `module` makes of a tensor without data: its weights are replaced by shapes for this one call."""
     shapes = {name: torch.empty(value.shape, device="meta") for name, value in module.state_dict().items()}
     return functional_call(module, shapes, (x,))

@@ -144,4 +144,4 @@ def _row(
 def flops_or_none(model: nn.Module) -> tuple[float, float] | None:
     """GMACs per view and the reduction against dense; None where they depend on the input."""
     report = flops(model)
-    return report.total_gmacs, report.reduction
+    return None if report.depends_on_input else (report.total_gmacs, report.reduction)
