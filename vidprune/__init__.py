@@ -27,7 +27,10 @@ _PUBLIC = {
     "EViT": "vidprune.pruners.evit",
     "ETPS": "vidprune.pruners.etps",
     "GTP": "vidprune.pruners.gtp",
+    "ATS": "vidprune.pruners.ats",
+    "RLT": "vidprune.pruners.rlt",
     "STAR": "vidprune.pruners.star",
+    "AdaptiveSTAR": "vidprune.pruners.star",
     "STA": "vidprune.pruners.sta",
     "DiffRate": "vidprune.pruners.diffrate",
     "Calibration": "vidprune.pruners.calibration",
@@ -59,6 +62,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.profiling.flops import flops as flops
     from vidprune.proposals import create_proposal as create_proposal
     from vidprune.pruners.calibration import Calibration as Calibration
+    from vidprune.pruners.ats import ATS as ATS
     from vidprune.pruners.controls import Centre as Centre
     from vidprune.pruners.controls import FrameDifference as FrameDifference
     from vidprune.pruners.controls import Norm as Norm
@@ -69,8 +73,10 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.pruners.evit import EViT as EViT
     from vidprune.pruners.gtp import GTP as GTP
     from vidprune.pruners.papr import PaPr as PaPr
+    from vidprune.pruners.rlt import RLT as RLT
     from vidprune.pruners.sta import STA as STA
     from vidprune.pruners.star import STAR as STAR
+    from vidprune.pruners.star import AdaptiveSTAR as AdaptiveSTAR
     from vidprune.pruners.tofu import ToFu as ToFu
     from vidprune.pruners.tome import ToMe as ToMe
     from vidprune.pruning import PrunedViT as PrunedViT

@@ -15,6 +15,7 @@ from vidprune.errors import ConfigError
 from vidprune.pruners.base import HostInfo, Pruner, RaggedBlockStep, RaggedStep
 from vidprune.pruners.controls import Random
 from vidprune.pruners.evit import EViT
+from vidprune.pruners.star import AdaptiveSTAR
 from vidprune.pruners.tome import ToMe
 from vidprune.pruning import PrunedViT, prune
 from vidprune.tokens.attention import AttentionInputs
@@ -84,6 +85,7 @@ CHAINS: dict[str, list[Pruner]] = {
     "inside": [Inside()],
     "before, then inside": [Before(), Inside()],
     "random, then inside": [Random(0.6), Inside()],
+    "before, then adaptive star": [Before(), AdaptiveSTAR(0.5, alpha=1.0)],
     "before, then tome": [Before(), ToMe(2, start_block=1)],
     "before, then evit": [Before(), EViT(0.6)],
 }

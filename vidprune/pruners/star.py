@@ -13,14 +13,15 @@ from numbers import Real
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidprune.errors import ConfigError
 from vidprune.pruners.attention_score import attention_score, check_score
-from vidprune.pruners.base import BlockStep, HostInfo, Pruner
+from vidprune.pruners.base import BlockStep, HostInfo, Pruner, RaggedBlockStep
 from vidprune.pruners.calibration import Calibration, load_calibration
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.fusion import fuse_scores
+from vidprune.tokens.mass import mass_count
 from vidprune.tokens.moves import Move, follow_moves
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.rounding import ceil_count, check_ratio
@@ -70,7 +71,7 @@ class STAR(Pruner):
         if self.schedule == "acs" and self.calibration is None:
             raise ConfigError("schedule='acs' needs a calibration; make one with `vidprune calibrate`, or use 'linear'")
 
-    def build(self, host: HostInfo) -> STARStep:
+    def build(self, host: HostInfo) -> STARStep | AdaptiveSTARStep:
         return STARStep(self, host)
 
     def read_calibration(self, host: HostInfo) -> Calibration | None:
@@ -90,6 +91,20 @@ class STAR(Pruner):
         if self.schedule == "linear" or calibration is None:
             return range(host.depth)
         return [float(value) for value in calibration.similarity]
+
+
+@dataclass(frozen=True)
+class AdaptiveSTAR(STAR):
+    """a-STAR: as `STAR`, but each block keeps the fewest tokens whose fused score adds up to p_l of the whole.
+
+    How many that are depends on the input, and is never more than `STAR` keeps. Samples of one batch are independent.
+    Fields as `STAR`. Section 5.2 and Algorithm 1, option 2.
+    """
+
+    name = "adaptive_star"
+
+    def build(self, host: HostInfo) -> AdaptiveSTARStep:
+        return AdaptiveSTARStep(self, host)
 
 
 def retention_rates(similarity: Sequence[float], keep_ratio: float) -> tuple[float, ...]:
@@ -113,8 +128,8 @@ def retention_rates(similarity: Sequence[float], keep_ratio: float) -> tuple[flo
     return tuple(min(1.0, max(0.0, 1 - (1 - keep_ratio) * (value - first) / rise)) for value in similarity)
 
 
-class STARStep(BlockStep):
-    """Keeps a share of the tokens that are there in each block, by the fused score."""
+class FusedScore(nn.Module):
+    """The fused score of tokens in a block, and the rates that follow from the same calibration."""
 
     inter_bits: Tensor | None
 
@@ -125,21 +140,30 @@ class STARStep(BlockStep):
         self.rates = retention_rates(similarity, float(config.keep_ratio))
         self.surrogate = isinstance(similarity, range)
         self.alpha = float(config.alpha)
-        self.score = attention_score(config.name, config.score, host)
-        self.grid = host.grid
-        self.num_prefix = host.num_prefix
+        self.intra = attention_score(config.name, config.score, host)
         inter = None if calibration is None else torch.from_numpy(calibration.inter).view(torch.int32)
         # Kept as bits: a cast of the model to half precision must not round the scores.
         self.register_buffer("inter_bits", inter, persistent=False)
 
-    def num_left(self, block: int, num_tokens: int) -> int:
+    def forward(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
+        """float64 [B, K], sums to 1.
+
+        Args:
+            place: int64 [B, K], the original place of each token that is left. Scores are looked up by place: a map
+                that is kept in the order of the tokens goes wrong after the first reduction.
+        """
+        intra = self.intra(seen)  # [B, K]
+        if self.inter_bits is None:
+            return fuse_scores(intra, torch.ones_like(intra), self.alpha)
+        return fuse_scores(intra, self.inter_bits[block].view(torch.float32)[place], self.alpha)
+
+    def most_left(self, block: int, num_tokens: int) -> int:
+        """ceil(p_l n)."""
         return min(num_tokens, ceil_count(num_tokens, self.rates[block]))
 
-    def macs(self, block: int, num_tokens: int, num_left: int) -> float:
-        return self.score.macs(num_tokens)
-
-    def notes(self, num_tokens: int) -> tuple[str, ...]:
-        notes = list(self.score.notes())
+    def notes(self) -> tuple[str, ...]:
+        """Substitutes and clipped rates, one sentence each."""
+        notes = list(self.intra.notes())
         if self.inter_bits is None:
             notes.append("no calibration: inter-layer scores are 1, so attention alone ranks the tokens")
         if self.surrogate:
@@ -149,24 +173,58 @@ class STARStep(BlockStep):
             notes.append(f"the similarity of blocks {', '.join(map(str, clipped))} gives rates clipped to [0, 1]")
         return tuple(notes)
 
-    def forward(self, state: TokenState, seen: AttentionInputs, block: int, num_left: int) -> TokenState:
-        kept_index = top_k_index(self.fused(state, seen, block), num_left)  # [B, K']
-        return state.reduced(gather_tokens(state.tokens, kept_index, self.num_prefix), Move(kept_index))
 
-    def fused(self, state: TokenState, seen: AttentionInputs, block: int) -> Tensor:
-        """The fused score of the tokens that are left, float64 [B, K], sums to 1."""
-        intra = self.score(seen)  # [B, K]
-        if self.inter_bits is None:
-            return fuse_scores(intra, torch.ones_like(intra), self.alpha)
-        if state.grid != self.grid:
+class STARStep(BlockStep):
+    """Keeps a fixed share of the tokens that are there in each block, by the fused score."""
+
+    def __init__(self, config: STAR, host: HostInfo) -> None:
+        super().__init__()
+        self.score = FusedScore(config, host)
+        self.host = host
+
+    def num_left(self, block: int, num_tokens: int) -> int:
+        return self.score.most_left(block, num_tokens)
+
+    def macs(self, block: int, num_tokens: int, num_left: int) -> float:
+        return self.score.intra.macs(num_tokens)
+
+    def notes(self, num_tokens: int) -> tuple[str, ...]:
+        return self.score.notes()
+
+    def forward(self, state: TokenState, seen: AttentionInputs, block: int, num_left: int) -> TokenState:
+        if self.score.inter_bits is not None and state.grid != self.host.grid:
             raise ConfigError(
-                f"the calibration is of token grid {self.grid.shape}, this input has {state.grid.shape}; "
+                f"the calibration is of token grid {self.host.grid.shape}, this input has {state.grid.shape}; "
                 "use inputs of the host's own size"
             )
-        # By original place: a map that is kept in the order of the tokens goes wrong after the first reduction.
-        place, _ = follow_moves(state.moves, intra.shape[0], state.grid.num_tokens, intra.device)
-        inter = self.inter_bits[block].view(torch.float32)[place]  # [B, K]
-        return fuse_scores(intra, inter, self.alpha)
+        place, _ = follow_moves(state.moves, len(state.tokens), state.grid.num_tokens, state.tokens.device)
+        kept_index = top_k_index(self.score(seen, block, place), num_left)  # [B, K']
+        return state.reduced(gather_tokens(state.tokens, kept_index, state.num_prefix), Move(kept_index))
+
+
+class AdaptiveSTARStep(RaggedBlockStep):
+    """Keeps in each block the fewest tokens of each sample whose fused score reaches the block's rate."""
+
+    def __init__(self, config: STAR, host: HostInfo) -> None:
+        super().__init__()
+        self.score = FusedScore(config, host)
+
+    def acts(self, block: int, num_tokens: int) -> bool:
+        return self.score.rates[block] < 1.0  # a rate of 1 keeps all, whatever a running sum says
+
+    def num_left(self, block: int, num_tokens: int) -> int:
+        return self.score.most_left(block, num_tokens)
+
+    def macs(self, block: int, num_tokens: int, num_left: int) -> float:
+        return self.score.intra.macs(num_tokens)
+
+    def notes(self, num_tokens: int) -> tuple[str, ...]:
+        return self.score.notes()
+
+    def keep(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
+        scores = self.score(seen, block, place[None])  # [1, K]
+        count = int(mass_count(scores, self.score.rates[block]))
+        return top_k_index(scores, min(count, self.score.most_left(block, len(place))))[0]
 
 
 def _is_finite(value: object) -> bool:
