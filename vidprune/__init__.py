@@ -61,8 +61,8 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.models import load_model as load_model
     from vidprune.profiling.flops import flops as flops
     from vidprune.proposals import create_proposal as create_proposal
-    from vidprune.pruners.calibration import Calibration as Calibration
     from vidprune.pruners.ats import ATS as ATS
+    from vidprune.pruners.calibration import Calibration as Calibration
     from vidprune.pruners.controls import Centre as Centre
     from vidprune.pruners.controls import FrameDifference as FrameDifference
     from vidprune.pruners.controls import Norm as Norm

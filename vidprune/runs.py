@@ -120,7 +120,7 @@ def _step_identity(method: Any) -> dict[str, Any]:
         value = getattr(method, field.name)
         if not isinstance(value, str | int | float | bool | list | tuple | None):
             raise ConfigError(f"an evaluation records its method in words: give {field.name} by name, got {value!r}")
-        if field.name.endswith("checkpoint"):
+        if field.name.endswith(("checkpoint", "calibration", "rates")):  # files, which count by content
             identity[f"{field.name}_sha256"] = None if value is None else file_sha256(str(value))
         else:
             identity[field.name] = value
@@ -133,12 +133,12 @@ def _facts(config: EvaluateConfig, run: RunConfig, model: nn.Module, manifest: M
 
     host = host_of(model)
     num_classes = int(host.num_classes)
-    num_tokens = token_grid(host).num_tokens
+    num_tokens = token_grid(model).num_tokens
     return {
         "num_classes": num_classes,
         "class_names": list(_class_names(run, num_classes)),
         "num_tokens": num_tokens,
-        "num_kept": model.num_final() if isinstance(model, PrunedViT) else num_tokens,
+        "num_kept": model.num_final() if is_pruned(model) else num_tokens,
         "cost": _cost(model),
         "weights": getattr(host, "checkpoint_source", None) or f"random weights, seed {run.seed}",
         "num_listed": len(manifest.entries),
