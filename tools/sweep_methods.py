@@ -68,8 +68,7 @@ def all_dials(setting: Setting) -> Iterator[tuple[str, list[Dial]]]:
     """
     for name in METHODS.names():
         yield name, _dials_of(METHODS.get(name), setting)
-    if "keep_mass" in _fields(PaPr):
-        yield "papr, mass", [_shares(lambda share: [PaPr(keep_mass=share, proposal=setting.proposal)])]
+    yield "papr, mass", [_shares(lambda share: [PaPr(mass=share, proposal=setting.proposal)])]
     yield "papr+tome", [Dial(lambda s: _papr_then_tome(s, setting), STEPS - 1)]
 
 
@@ -102,6 +101,8 @@ def _dials_of(config: type[Pruner], setting: Setting) -> list[Dial]:
     for name in ("num_propagated", "num_pruned"):
         if name in fields:
             return [Dial(lambda s, name=name: [config(**{name: s}, **given)], num_tokens)]
+    if "threshold" in fields:  # in units of the normalised input, which spans less than 5
+        return [Dial(lambda s: [config(threshold=5 * s / STEPS, **given)], STEPS)]
     return []
 
 
