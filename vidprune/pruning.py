@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
 from vidprune.hierarchical import PrunedHierarchical, has_stages, prune_stages, refuse_stage_options
+from vidprune.models.frame_batch import FrameBatch
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, RaggedBlockStep, RaggedStep, Step
 from vidprune.pruners.block_parts import (
@@ -103,7 +105,7 @@ class PrunedViT(nn.Module):
     def forward_with_trace(self, pixels: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, PruneTrace]:
         """Logits [B, classes] and what was kept, for overlays and checks."""
         logits, parts = self._forward(pixels, proposal_map)
-        return logits, trace_of(parts, self.notes())
+        return logits, trace_of(parts, self.notes(), self.ragged)
 
     def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, list[Part]]:
         host = self.host
@@ -170,7 +172,7 @@ class PrunedViT(nn.Module):
 
 def prune(
     model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True
-) -> PrunedViT | PrunedHierarchical:
+) -> PrunedViT | PrunedHierarchical | FrameBatch:
     """Wrap a timm `VisionTransformer` (VideoMAE included) so that only the tokens that matter run through its blocks.
 
     Args:
@@ -185,7 +187,8 @@ def prune(
             embed, blocks, norm and head, or whose blocks are of a kind that a method inside blocks cannot act in.
         ConfigError: for a method that the host cannot run.
 
-    A ConvNeXt or Swin of timm takes one method that scores places once, and becomes a `PrunedHierarchical`.
+    A ConvNeXt or Swin of timm takes one method that scores places once, and becomes a `PrunedHierarchical`. A
+    `FrameBatch` stays one, over the pruned image model.
     """
     methods = (method,) if isinstance(method, Pruner) else tuple(method)
     for entry in methods:
@@ -193,6 +196,8 @@ def prune(
             raise ConfigError(f"method must be a config such as PaPr(keep_ratio=0.45), got {entry!r}")
     if not methods:
         raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
+    if isinstance(model, FrameBatch):
+        return model.over(prune(model.model, model.methods_of_frames(methods), self_check=self_check))
     if has_stages(model):
         return prune_stages(model, methods, self_check=self_check)
     refuse_stage_options(methods)
@@ -216,7 +221,7 @@ def host_of(model: nn.Module) -> VisionTransformer:
     Raises:
         UnsupportedModelError: for a model that is neither.
     """
-    host = model.host if isinstance(model, PrunedViT) else model
+    host = model.host if isinstance(model, PrunedViT | FrameBatch) else model
     if not isinstance(host, VisionTransformer):
         raise UnsupportedModelError(
             f"expected a timm VisionTransformer (VideoMAE included) or a pruned one, got {type(host).__name__}; "
@@ -225,10 +230,15 @@ def host_of(model: nn.Module) -> VisionTransformer:
     return host
 
 
-def token_grid(host: VisionTransformer) -> TokenGrid:
-    """Token grid of a host: (t, h, w) for tubelets, (1, h, w) for images."""
-    grid = getattr(host.patch_embed, "grid", None)
-    return grid if isinstance(grid, TokenGrid) else TokenGrid(1, *host.patch_embed.grid_size)
+def token_grid(model: nn.Module) -> TokenGrid:
+    """Tokens of one view before pruning: (t, h, w) for tubelets and frame batches, (1, h, w) for images."""
+    grid = getattr(model, "token_grid", None)  # VideoMAE, frame batches and pruned models say it themselves
+    return grid if isinstance(grid, TokenGrid) else TokenGrid(1, *host_of(model).patch_embed.grid_size)
+
+
+def is_pruned(model: nn.Module) -> TypeGuard[PrunedViT | FrameBatch]:
+    """Whether a model for clips, or a ViT for images, prunes and can trace what it kept."""
+    return isinstance(model, PrunedViT) or (isinstance(model, FrameBatch) and model.is_pruned)
 
 
 def host_info(host: VisionTransformer) -> HostInfo:

@@ -16,10 +16,8 @@ METHODS.register(
 )
 METHODS.register("etps", "vidprune.pruners.etps:ETPS", "as evit, the rest squeezed into its like (CVPR 2023)")
 METHODS.register("gtp", "vidprune.pruners.gtp:GTP", "drop tokens after passing them on along a graph (WACV 2024)")
-METHODS.register("ats", "vidprune.pruners.ats:ATS", "sample what the class token attends to; counts vary (ECCV 2022)")
-METHODS.register(
-    "rlt", "vidprune.pruners.rlt:RLT", "drop tubelets that repeat the one before; counts vary (NeurIPS 2024)"
-)
+METHODS.register("ats", "vidprune.pruners.ats:ATS", "sample by what the class token sees; counts vary (ECCV 2022)")
+METHODS.register("rlt", "vidprune.pruners.rlt:RLT", "drop tubelets that repeat the one before (NeurIPS 2024)")
 METHODS.register("star", "vidprune.pruners.star:STAR", "attention here times importance to the end (ICLR 2024)")
 METHODS.register(
     "adaptive_star", "vidprune.pruners.star:AdaptiveSTAR", "as star, as many tokens as hold the score (ICLR 2024)"

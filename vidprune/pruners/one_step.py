@@ -10,12 +10,13 @@ from torch import Tensor
 
 from vidprune.errors import ConfigError
 from vidprune.proposals.base import Proposal
-from vidprune.pruners.base import HostInfo, Step
+from vidprune.pruners.base import HostInfo, RaggedStep, Step
 from vidprune.tokens.moves import Move
+from vidprune.tokens.packed import PackedState, pack
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.resize import map_to_scores
 from vidprune.tokens.rounding import floor_count
-from vidprune.tokens.select import top_k_index
+from vidprune.tokens.select import top_k_index, top_mass_mask
 from vidprune.tokens.state import TokenState
 
 
@@ -34,8 +35,7 @@ class GatherStep(Step):
         self._count = self.num_kept(self._num_tokens)  # once: decimals inside forward would break the graph
 
     def num_kept(self, num_tokens: int) -> int:
-        # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
-        return min(num_tokens, floor_count(num_tokens + self.num_prefix, self.keep_ratio))
+        return _num_kept(num_tokens, self.num_prefix, self.keep_ratio)
 
     @abstractmethod
     def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
@@ -68,15 +68,61 @@ class OneStep(GatherStep):
         return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
 
     def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
-        proposal_map = state.proposal_map
-        if proposal_map is None:
-            clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
-            proposal_map = self.proposal(clip, grid=state.grid)  # [B, t', h', w']
-        elif proposal_map.ndim != 4 or len(proposal_map) != len(pixels):
-            raise ConfigError(
-                f"proposal_map must be [B, t', h', w'] with B = {len(pixels)}, got {list(proposal_map.shape)}"
-            )
+        proposal_map = ask(self.proposal, pixels, state)
         return map_to_scores(proposal_map, state.grid, self.align_corners), proposal_map
+
+
+class MassStep(RaggedStep):
+    """Keeps the fewest tokens that hold a share of what a proposal's map holds: a budget for each view of its own.
+
+    Args:
+        mass: the share, in (0, 1]; see `top_mass_mask`.
+        bounds: the least and the most that may stay, as ratios in (0, 1] that count like `keep_ratio`; None for none.
+    """
+
+    def __init__(
+        self,
+        proposal: Proposal,
+        mass: float,
+        host: HostInfo,
+        bounds: tuple[float | None, float | None] = (None, None),
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        self.proposal = proposal
+        self.mass = mass
+        self.least, self.most = bounds
+        self.num_prefix = host.num_prefix
+        self.align_corners = align_corners
+
+    def asks(self) -> Proposal | None:
+        return self.proposal
+
+    def gmacs(self, clip_shape: tuple[int, int, int]) -> float:
+        return self.proposal.gmacs(clip_shape)
+
+    def num_kept(self, num_tokens: int) -> int:
+        return num_tokens if self.most is None else _num_kept(num_tokens, self.num_prefix, self.most)
+
+    def forward(self, pixels: Tensor, state: TokenState) -> TokenState | PackedState:
+        with torch.no_grad():
+            proposal_map = ask(self.proposal, pixels, state)
+            scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
+            num_tokens = scores.shape[1]
+            least = 1 if self.least is None else _num_kept(num_tokens, self.num_prefix, self.least)
+            keep = top_mass_mask(scores, self.mass, least, self.num_kept(num_tokens))
+        return pack(state, keep, proposal_map)
+
+
+def ask(proposal: Proposal, pixels: Tensor, state: TokenState) -> Tensor:
+    """The proposal map [B, t', h', w'] of `pixels`, or the one that was given with them."""
+    if state.proposal_map is None:
+        clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
+        return proposal(clip, grid=state.grid)
+    given = state.proposal_map
+    if given.ndim != 4 or len(given) != len(pixels):
+        raise ConfigError(f"proposal_map must be [B, t', h', w'] with B = {len(pixels)}, got {list(given.shape)}")
+    return given
 
 
 class NormStep(GatherStep):
@@ -84,3 +130,8 @@ class NormStep(GatherStep):
 
     def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
         return state.tokens[:, self.num_prefix :].float().norm(dim=-1), None
+
+
+def _num_kept(num_tokens: int, num_prefix: int, keep_ratio: float) -> int:
+    # PaPr's n counts the prefix tokens too: 197 tokens at z = .55 keep 108 patches (PaPr, release and tables 1-2).
+    return min(num_tokens, floor_count(num_tokens + num_prefix, keep_ratio))

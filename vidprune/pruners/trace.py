@@ -25,6 +25,7 @@ class PruneTrace:
 
     Where the counts depend on the input, samples of one batch differ: rows are then padded at the end, indices with -1
     and sizes with 0, and counts are means over the samples, rounded; `plans` and `num_kept` have each sample's own.
+    `kept_index` and `assignment` are then never None.
 
     Attributes:
         kept_index: int64 [B, K] ascending, the original places, without prefix tokens, of the tokens that reach the
@@ -56,11 +57,15 @@ class PruneTrace:
         return None if self.kept_index is None else (self.kept_index >= 0).sum(dim=1)
 
 
-def trace_of(parts: Sequence[Part], notes: tuple[str, ...]) -> PruneTrace:
-    """The trace of a forward pass whose samples left the last block in `parts`, in their order."""
+def trace_of(parts: Sequence[Part], notes: tuple[str, ...], ragged: bool) -> PruneTrace:
+    """The trace of a forward pass whose samples left the last block in `parts`, in their order.
+
+    Args:
+        ragged: whether counts depend on the input; even where all tokens were kept, the next batch may lose some.
+    """
     states, plans = zip(*parts, strict=True)
     kept_index = assignment = sizes = None
-    if any(state.moves for state in states):
+    if ragged or any(state.moves for state in states):
         followed = [follow_moves(s.moves, len(s.tokens), s.grid.num_tokens, s.tokens.device) for s in states]
         kept_index = pad_index([place.sort(dim=1).values for place, _ in followed])
         assignment = torch.cat([assigned for _, assigned in followed])

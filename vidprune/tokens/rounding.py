@@ -29,6 +29,11 @@ def ceil_count(total: int, ratio: float) -> int:
     return max(1, math.ceil(_exact_product(total, ratio)))
 
 
+def round_count(total: int, ratio: float) -> int:
+    """total * ratio to the nearest whole number, at least 1, halves to the even one; the rounding of ATS."""
+    return max(1, int(_exact_product(total, ratio).to_integral_value()))
+
+
 def _exact_product(total: int, ratio: float) -> Decimal:
     product = Decimal(repr(float(ratio))) * total
     nearest = product.to_integral_value()
