@@ -21,6 +21,7 @@ from vidprune.evaluation.metrics import wilson_interval
 from vidprune.inference import reader_for, run_views, video_maps
 from vidprune.profiling.flops import flops
 from vidprune.pruning import PrunedViT, prune, token_grid
+from vidprune.tokens.select import keep_mask
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views
 
@@ -192,7 +193,8 @@ def _evaluate(
     coverage = 1.0
     if trace is not None and trace.kept_index is not None:
         seen = actor.sum()
-        coverage = float(actor.gather(1, trace.kept_index).sum() / seen) if seen > 0 else float("nan")
+        kept = keep_mask(trace.kept_index, actor.shape[1])
+        coverage = float((actor * kept).sum() / seen) if seen > 0 else float("nan")
     predicted = int(logits.float().softmax(dim=1).mean(dim=0).argmax())
     return ClipResult(
         variant.method,

@@ -93,7 +93,8 @@ class VideoPrediction:
         path: the file.
         probs: float32 [classes], softmax per view, then the mean over views.
         view_logits: float32 [V, classes], one row per view (segment-major, then crop).
-        kept_index: int64 [V, K] kept tokens per view in ascending order, or None for a dense model.
+        kept_index: int64 [V, K] kept tokens per view in ascending order, or None for a dense model. Where a method's
+            count depends on the input, rows are padded with -1 at the end.
         num_tokens: tokens per view before pruning.
         num_errors: packets of the file that failed to decode.
         num_filled: frames filled in from their nearest neighbour.
@@ -117,8 +118,16 @@ class VideoPrediction:
         return len(self.view_logits)
 
     @property
+    def view_num_kept(self) -> np.ndarray:
+        """int64 [V], the tokens that each view kept."""
+        if self.kept_index is None:
+            return np.full(self.num_views, self.num_tokens)
+        return (self.kept_index >= 0).sum(axis=1)
+
+    @property
     def num_kept(self) -> int:
-        return self.num_tokens if self.kept_index is None else self.kept_index.shape[1]
+        """Tokens kept per view; the mean over the views, rounded, where they differ."""
+        return round(float(self.view_num_kept.mean()))
 
     def top(self, k: int = 5) -> list[ClassScore]:
         """The `k` most probable classes, best first; ties go to the lower index."""

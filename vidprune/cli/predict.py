@@ -76,7 +76,7 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
             else:
                 row = {"path": str(path), "top": [asdict(score) for score in prediction.top(top)]}
                 row |= {"num_errors": prediction.num_errors, "num_filled": prediction.num_filled}
-                row |= {"seconds": round(time.perf_counter() - start, 3)} | facts
+                row |= {"seconds": round(time.perf_counter() - start, 3)} | facts | {"num_kept": prediction.num_kept}
                 if not as_json:
                     _print_row(row)
             rows.append(row)

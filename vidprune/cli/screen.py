@@ -67,23 +67,23 @@ def progress(items: Sequence[T], description: str) -> Iterator[Iterator[T]]:
 
 def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
     """What runs, for screens and JSON alike; random weights are said to be random."""
-    from vidprune.pruning import PrunedViT, host_of, token_grid
+    from vidprune.pruning import host_of, is_pruned, token_grid
 
     host = host_of(model)
     facts: dict[str, Any] = {
         "model_weights": getattr(host, "checkpoint_source", None) or "random weights",
         "method": "dense",
-        "num_tokens": token_grid(host).num_tokens,
-        "num_kept": token_grid(host).num_tokens,
+        "num_tokens": token_grid(model).num_tokens,
+        "num_kept": token_grid(model).num_tokens,
         "views": f"{plan.num_segments}x{plan.num_crops}",
         "protocol": plan.protocol,
     }
-    if isinstance(model, PrunedViT):
+    if is_pruned(model):
         method = model.methods[0]
         facts |= {
             "method": "+".join(step.name for step in model.methods),
             "keep_ratio": getattr(method, "keep_ratio", None),
-            "num_kept": model.num_final(),
+            "num_kept": None if getattr(model, "ragged", False) else model.num_final(),
         }
         proposal = getattr(model.steps[0], "proposal", None)
         if proposal is not None:
@@ -96,6 +96,6 @@ def run_line(facts: dict[str, Any], model_name: str) -> str:
     parts = [f"{model_name} ({Path(facts['model_weights']).name})", facts["method"]]
     if facts.get("proposal") and facts["method"].startswith("papr"):
         parts[-1] += f" by {facts['proposal']} ({Path(facts['proposal_weights']).name})"
-    parts.append(f"{facts['num_kept']} of {facts['num_tokens']} tokens")
+    parts.append(f"{facts['num_kept'] or 'a varying number'} of {facts['num_tokens']} tokens")
     parts.append(f"{facts['views']} views, protocol {facts['protocol']}")
     return " · ".join(parts)

@@ -81,10 +81,11 @@ class Caption:
 
 
 def keep_mask(kept_index: np.ndarray, grid: TokenGrid) -> np.ndarray:
-    """Bool [t, h, w], True = kept, from the kept tokens' flat numbers [K] in (t, h, w) order."""
+    """Bool [t, h, w], True = kept, from the kept tokens' flat numbers [K] in (t, h, w) order; -1 pads."""
     kept_index = np.asarray(kept_index)
     if kept_index.ndim != 1 or not np.issubdtype(kept_index.dtype, np.integer):
         raise ConfigError(f"kept_index must be whole numbers [K], got {kept_index.dtype} {list(kept_index.shape)}")
+    kept_index = kept_index[kept_index != -1]
     if kept_index.size and not 0 <= kept_index.min() <= kept_index.max() < grid.num_tokens:
         raise ConfigError(
             f"kept_index runs from {kept_index.min()} to {kept_index.max()}, outside 0 to {grid.num_tokens - 1}"
