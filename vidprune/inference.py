@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from vidprune.errors import UnsupportedModelError
 from vidprune.evaluation.metrics import average_views
 from vidprune.labels import default_class_names
+from vidprune.models.frame_batch import FrameBatch
 from vidprune.models.videomae import VideoMAE
 from vidprune.proposals.base import VideoProposal
-from vidprune.pruning import PrunedViT, PruneTrace, host_of, token_grid
+from vidprune.pruning import PruneTrace, host_of, is_pruned, token_grid
 from vidprune.tokens.packed import pad_index
 from vidprune.types import VideoFrames, VideoPrediction
 from vidprune.video import ViewPlan, check_motion_backend, cut_views, read_video
@@ -35,7 +36,7 @@ def predict_video(
 
     Args:
         path: a video file.
-        model: a `PrunedViT` or a dense host; the views go to its device, in its dtype.
+        model: a `PrunedViT`, a `FrameBatch` or a dense host; the views go to its device, in its dtype.
         views: which clips and crops; by default 5 x 3 views of the `videomae` protocol, sized to the model.
         class_names: one name per class; by default those that belong to the number of classes.
         backend: the decoder.
@@ -52,7 +53,7 @@ def predict_video(
         probs=average_views(output.logits).numpy(),
         view_logits=output.logits.numpy(),
         kept_index=None if output.kept_index is None else output.kept_index.numpy(),
-        num_tokens=token_grid(host_of(model)).num_tokens,
+        num_tokens=token_grid(model).num_tokens,
         num_errors=video.num_errors,
         num_filled=video.num_filled,
         class_names=class_names or default_class_names(output.logits.shape[1]),
@@ -123,7 +124,7 @@ def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "p
     Raises:
         ConfigError: such a proposal with a backend that hands out none.
     """
-    proposals = [model.proposal for model in models if isinstance(model, PrunedViT)]
+    proposals = [model.proposal for model in models if is_pruned(model)]
     motion = any(isinstance(proposal, VideoProposal) and proposal.needs_motion for proposal in proposals)
     if motion:
         check_motion_backend(backend)
@@ -133,11 +134,11 @@ def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "p
 @torch.inference_mode()
 def video_maps(videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan) -> list[Tensor] | None:
     """Each video's proposal maps [V, t', h', w'] where the model asks a proposal that looks at whole videos."""
-    proposal = model.proposal if isinstance(model, PrunedViT) else None
+    proposal = model.proposal if is_pruned(model) else None
     if not isinstance(proposal, VideoProposal):
         return None
     like = next(model.parameters())
-    grid = token_grid(host_of(model))
+    grid = token_grid(model)
     return [proposal.view_maps(video, plan, grid=grid, device=like.device, dtype=like.dtype) for video in videos]
 
 
@@ -147,17 +148,20 @@ def run_views(model: nn.Module, clips: Tensor, proposal_map: Tensor | None = Non
 
     A `proposal_map` [V, t', h', w'] takes the place of the proposal's own pass.
     """
-    if isinstance(model, PrunedViT):
+    if is_pruned(model):
         return model.forward_with_trace(clips, proposal_map)
     return model(clips), None
 
 
 def plan_for(model: nn.Module, *, num_segments: int = 5, num_crops: int = 3, protocol: str = "videomae") -> ViewPlan:
     """The view plan that fits a model's input: its number of frames, and crops of its size."""
-    host = host_of(model)
-    if not isinstance(host, VideoMAE):
-        raise UnsupportedModelError(f"a view plan needs a model that takes clips, got {type(host).__name__}")
-    num_frames, side, _ = host.input_size
+    takes_clips = model if isinstance(model, FrameBatch) else host_of(model)
+    if not isinstance(takes_clips, VideoMAE | FrameBatch):
+        raise UnsupportedModelError(
+            f"a view plan needs a model that takes clips, got {type(takes_clips).__name__}; an image model takes them "
+            "as vidprune.FrameBatch(model), by name frames/vit_base_patch16_224"
+        )
+    num_frames, side, _ = takes_clips.input_size
     return ViewPlan(
         num_frames=num_frames,
         num_segments=num_segments,

@@ -16,7 +16,7 @@ from vidprune.evaluation.rows import BatchSize, RowWriter, failed_row, predicted
 from vidprune.evaluation.store import STORED, PredictionStore, Row
 from vidprune.evaluation.transport import Decoded
 from vidprune.inference import ViewOutput, predict_views, reader_for
-from vidprune.pruning import host_of, token_grid
+from vidprune.pruning import token_grid
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan
 
@@ -133,7 +133,7 @@ class _Predictor:
         self.plan = plan
         self.batch = BatchSize(views_per_batch or plan.num_views)
         self.videos_per_batch = max(1, self.batch.size // plan.num_views)
-        self.num_tokens = token_grid(host_of(model)).num_tokens
+        self.num_tokens = token_grid(model).num_tokens
 
     def __call__(self, videos: list[VideoFrames]) -> list[ViewOutput]:
         return self.batch.run(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
-from vidprune.models.videomae import VideoMAE, VisionTransformer
+from vidprune.models.videomae import VideoMAE
+from vidprune.proposals.base import Proposal
 from vidprune.proposals.treatment import renormalisation
+from vidprune.pruners.base import Pruner
+from vidprune.pruners.clip_trace import trace_of_clips
+from vidprune.pruners.shared_budget import SharedBudget, SharedBudgetStep
+from vidprune.pruners.trace import PruneTrace
 from vidprune.tokens.resize import maps_of_frames
 from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, TokenGrid
+
+ensure_torchvision()
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402  (the guard above must come first)
 
 AVERAGES = ("logits", "probs")
 BUDGETS = ("frame", "clip")
@@ -61,6 +70,12 @@ class FrameBatch(nn.Module):
                 f"FrameBatch takes a timm VisionTransformer for images, or a pruned one; {type(self.host).__name__} "
                 f"{takes}; create one with timm.create_model or vidprune.create_model('timm/vit_base_patch16_224')"
             )
+        shares = any(isinstance(step, SharedBudgetStep) for step in self.steps)
+        if self.is_pruned and shares != (budget == "clip"):
+            raise ConfigError(
+                "a budget is shared by pruning the frame batch, as in prune(FrameBatch(vit, budget='clip'), method): "
+                f"budget {budget!r} does not fit the pruned model"
+            )
         config: Any = getattr(self.host, "pretrained_cfg", None) or {}
         mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
         scale, shift = renormalisation(mean, std)
@@ -80,6 +95,11 @@ class FrameBatch(nn.Module):
         return TokenGrid(self.frames_per_clip, *self.host.patch_embed.grid_size)
 
     @property
+    def frame_grid(self) -> TokenGrid:
+        """Tokens of one frame before pruning."""
+        return TokenGrid(1, *self.host.patch_embed.grid_size)
+
+    @property
     def input_size(self) -> tuple[int, int, int]:
         """(T, H, W) of the clips it takes."""
         return (self.frames_per_clip, *self.host.patch_embed.img_size)
@@ -92,6 +112,12 @@ class FrameBatch(nn.Module):
     def checkpoint_source(self) -> str | None:
         """The image model's weight file, None for random weights."""
         return getattr(self.host, "checkpoint_source", None)
+
+    def methods_of_frames(self, methods: Sequence[Pruner]) -> list[Pruner]:
+        """The methods as the image model needs them: with a budget shared over a clip, the first one chooses for it."""
+        if self.budget == "frame":
+            return list(methods)
+        return [SharedBudget(methods[0], self.frames_per_clip), *methods[1:]]
 
     def over(self, model: nn.Module) -> FrameBatch:
         """The same settings over another model."""
@@ -109,14 +135,14 @@ class FrameBatch(nn.Module):
         proposal_map = self._map(clips, proposal_map)
         return self._mean(self.model(frames, self._frame_maps(proposal_map)))
 
-    def forward_with_trace(self, clips: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Logits [B, classes] and the `PruneTrace` of the clips, on the grid (T, h, w); only over a pruned model."""
+    def forward_with_trace(self, clips: Tensor, proposal_map: Tensor | None = None) -> tuple[Tensor, PruneTrace]:
+        """Logits [B, classes] and the trace of the clips, on the grid (T, h, w); only over a pruned model."""
         self._check(clips)
         if not self.is_pruned:
             raise UnsupportedModelError("nothing is pruned here; use prune(FrameBatch(model), method), or forward")
         proposal_map = self._map(clips, proposal_map)
         logits, trace = self.model.forward_with_trace(self._frames(clips), self._frame_maps(proposal_map))
-        return self._mean(logits), self._join(trace, proposal_map)
+        return self._mean(logits), trace_of_clips(trace, self.frames_per_clip, proposal_map)
 
     def _check(self, clips: Tensor) -> None:
         _, height, width = self.input_size
@@ -150,56 +176,39 @@ class FrameBatch(nn.Module):
             return logits.mean(dim=1)
         return F.log_softmax(logits.float(), dim=-1).exp().mean(dim=1).log().to(logits.dtype)
 
-    def _join(self, trace: Any, proposal_map: Tensor | None) -> Any:
-        """The trace of B * T frames as that of B clips."""
-        frames = self.frames_per_clip
-        grid = TokenGrid(frames, trace.grid.h, trace.grid.w)
-
-        def joined(rows: Tensor | None, step: int) -> Tensor | None:
-            """[B * T, n] -> [B, T * n], numbers of frame f raised by f * step; -1 stays."""
-            if rows is None:
-                return None
-            rows = rows.unflatten(0, (-1, frames))  # [B, T, n]
-            offset = torch.arange(frames, device=rows.device).view(1, -1, 1) * step
-            return torch.where(rows < 0, rows, rows + offset).flatten(1)
-
-        num_final = 0 if trace.kept_index is None else trace.kept_index.shape[1]
-        return dataclasses.replace(
-            trace,
-            grid=grid,
-            kept_index=joined(trace.kept_index, trace.grid.num_tokens),
-            assignment=joined(trace.assignment, num_final),
-            sizes=None if trace.sizes is None else trace.sizes.unflatten(0, (-1, frames)).flatten(1),
-            token_counts=tuple(count * frames for count in trace.token_counts),
-            mlp_token_counts=tuple(count * frames for count in trace.mlp_token_counts),
-            proposal_map=proposal_map,
-        )
-
     @property
-    def proposal(self) -> Any:
+    def proposal(self) -> Proposal | None:
         """What a forward pass asks where the tokens that matter are; None where nothing is asked."""
         return self.model.proposal if self.is_pruned else None
 
     @property
-    def methods(self) -> tuple[Any, ...]:
+    def methods(self) -> tuple[Pruner, ...]:
         """The methods that prune; none for a dense model."""
         return self.model.methods if self.is_pruned else ()
 
+    @property
+    def steps(self) -> Sequence[nn.Module]:
+        """What the methods run; none for a dense model."""
+        return self.model.steps if self.is_pruned else ()
+
     def num_kept(self) -> int:
-        """Tokens per clip that enter the blocks, without prefix tokens."""
-        return self.frames_per_clip * (self.model.num_kept() if self.is_pruned else self._frame_tokens)
+        """Tokens per clip that enter the blocks, without prefix tokens; known before anything runs."""
+        if not self.is_pruned:
+            return self.token_grid.num_tokens
+        for step in self.steps:
+            if isinstance(step, SharedBudgetStep):
+                return step.clip_total(self.frame_grid.num_tokens)
+        return self.frames_per_clip * int(self.model.num_kept())
 
     def num_final(self) -> int:
-        """Tokens per clip that reach the head, without prefix tokens."""
-        return self.frames_per_clip * (self.model.num_final() if self.is_pruned else self._frame_tokens)
+        """Tokens per clip that reach the head, without prefix tokens; the most there can be where frames differ."""
+        if not self.is_pruned:
+            return self.token_grid.num_tokens
+        return min(self.num_kept(), self.frames_per_clip * int(self.model.num_final()))
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results must know of the methods."""
         return self.model.notes() if self.is_pruned else ()
-
-    @property
-    def _frame_tokens(self) -> int:
-        return self.token_grid.num_tokens // self.frames_per_clip
 
 
 def _check_settings(frames_per_clip: object, average: str, budget: str) -> None:

@@ -47,6 +47,7 @@ class TimmNet(ConvClassifier):
 
     norm_scale: Tensor
     norm_shift: Tensor
+    net: Any
 
     def __init__(
         self,
@@ -63,11 +64,11 @@ class TimmNet(ConvClassifier):
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not depend on its proposal
             torch.manual_seed(seed)
             net = create_model(f"{TIMM_PREFIX}{architecture}")
-        self.net: Any = _fuse(net) if checkpoint is None else _fill(net, checkpoint, architecture)
+        self.net = _fuse(net) if checkpoint is None else _fill(net, checkpoint, architecture)
         self.requires_grad_(False)
         self.eval()
         _require_feature_map(self.net, architecture)
-        self.num_channels: int = self.net.num_features
+        self.num_channels = int(self.net.num_features)
         config: Any = self.net.pretrained_cfg
         scale, shift = renormalisation(config["mean"], config["std"])  # [3, 1, 1, 1] each
         self.register_buffer("norm_scale", scale, persistent=False)

@@ -12,7 +12,7 @@ from torch import nn
 
 from vidprune.inference import reader_for, run_views, video_maps
 from vidprune.labels import default_class_names
-from vidprune.pruning import PrunedViT, host_of, token_grid
+from vidprune.pruning import host_of, is_pruned, token_grid
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views
 from vidprune.visualization.output import save_picture
@@ -103,9 +103,10 @@ def _look(
     host = host_of(model)
     views = []
     for segment in range(plan.num_segments):
-        kept, proposal_map = np.ones(token_grid(host).shape, dtype=bool), None
+        kept, proposal_map = np.ones(token_grid(model).shape, dtype=bool), None
         if trace is not None and trace.kept_index is not None:
-            kept = keep_mask(trace.kept_index[segment].cpu().numpy(), trace.grid)
+            row = trace.kept_index[segment].cpu().numpy()
+            kept = keep_mask(row[row >= 0], trace.grid)  # padded with -1 where views keep different numbers
         if trace is not None and trace.proposal_map is not None:
             proposal_map = trace.proposal_map[segment].float().cpu().numpy()
         frames, numbers = _view_pixels(video, plan, segment)
@@ -116,7 +117,7 @@ def _look(
         model=model_name,
         method=_method_words(model),
         view=f"segment {plan.num_segments // 2 + 1} of {plan.num_segments}, centre crop",
-        keep_ratio=getattr(model.methods[0], "keep_ratio", None) if isinstance(model, PrunedViT) else None,
+        keep_ratio=getattr(model.methods[0], "keep_ratio", None) if is_pruned(model) else None,
         prediction=(class_names or default_class_names(len(probs)))[best],
         prob=float(probs[best]),
         random_weights=getattr(host, "checkpoint_source", None) is None,
@@ -126,7 +127,7 @@ def _look(
 
 def _method_words(model: nn.Module) -> str:
     """ "dense", "tome", "papr, x3d_s"."""
-    if not isinstance(model, PrunedViT):
+    if not is_pruned(model):
         return "dense"
     proposal = getattr(model.steps[0], "proposal", None)
     return model.methods[0].name + ("" if proposal is None else f", {proposal.name}")
