@@ -122,10 +122,18 @@ class NetProposal(Proposal):
         return self.spec.release_size(shape) if self.treatment.resample else shape
 
     def gmacs(self, clip_shape: ClipShape) -> float:
-        return count_gmacs(self.spec.build, self.input_size(clip_shape))
+        return self.gmacs_at(self.input_size(clip_shape))
 
     def norm_gmacs(self, clip_shape: ClipShape) -> float:
-        return count_norm_gmacs(self.spec.build, self.input_size(clip_shape))
+        return self.norm_gmacs_at(self.input_size(clip_shape))
+
+    def gmacs_at(self, size: ClipShape) -> float:
+        """As `gmacs`, of a clip resampled to `size`."""
+        return count_gmacs(self.spec.build, size)
+
+    def norm_gmacs_at(self, size: ClipShape) -> float:
+        """As `norm_gmacs`, of a clip resampled to `size`."""
+        return count_norm_gmacs(self.spec.build, size)
 
 
 def _cut_x3d(net: nn.Module) -> nn.Module:

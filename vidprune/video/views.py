@@ -185,6 +185,19 @@ def cut_views(
     return out
 
 
+def whole_clips(
+    video: VideoFrames, plan: ViewPlan, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """The frames that crops are cut from, normalised as `cut_views` does: [S, 3, T, H, W], one clip per segment."""
+    import torch
+
+    rows = torch.from_numpy(clip_rows(video, plan)).to(device)  # [S, T]
+    pixels = torch.from_numpy(video.frames).to(device)  # [F, H, W, 3]
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    frames = ((pixels.to(torch.float32) / 255 - mean) / std).to(dtype or torch.float32)  # each of the F once
+    return frames[rows].permute(0, 4, 1, 2, 3)  # [S, T, H, W, 3] -> [S, 3, T, H, W]
+
+
 def clip_rows(video: VideoFrames, plan: ViewPlan) -> np.ndarray:
     """Row of `video.frames` for every frame of every clip, int64 [S, T]."""
     indices = plan.frame_indices(video.num_frames_total)
