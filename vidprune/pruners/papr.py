@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vidprune.errors import ConfigError
 from vidprune.proposals import create_proposal
 from vidprune.proposals.base import Proposal
+from vidprune.proposals.shared_crops import SharedCrops
 from vidprune.pruners.base import HostInfo, Pruner
 from vidprune.pruners.one_step import OneStep
 from vidprune.pruners.stage_options import StageOptions
@@ -28,6 +29,8 @@ class PaPr(StageOptions, Pruner):
         input_treatment: how the proposal sees the clip: "release" as PaPr's code resamples it, "native" as it is,
             "own_norm" re-normalised to the proposal's mean and std, "default" as the proposal recommends.
         align_corners: of the resize to the token grid; True as in PaPr's release.
+        shared_crops: run a 3-D network once per temporal segment on the whole frame and cut its map per crop, where
+            the paper runs it once per view; on clips alone, without their video, nothing changes. See `SharedCrops`.
         stages, keep_shortcut: for ConvNeXt and Swin alone, see `StageOptions`.
     """
 
@@ -36,6 +39,7 @@ class PaPr(StageOptions, Pruner):
     proposal_checkpoint: str | None = None
     input_treatment: str = "default"
     align_corners: bool = True
+    shared_crops: bool = False
     name = "papr"
 
     def __post_init__(self) -> None:
@@ -51,4 +55,6 @@ class PaPr(StageOptions, Pruner):
             proposal = create_proposal(
                 self.proposal, checkpoint=self.proposal_checkpoint, input_treatment=self.input_treatment
             )
+        if self.shared_crops:
+            proposal = SharedCrops(proposal)
         return OneStep(proposal, float(self.keep_ratio), host, self.align_corners)
