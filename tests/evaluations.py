@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ def entries(names: Sequence[str]) -> list[tuple[int, ManifestEntry]]:
     return [(i, ManifestEntry(name, Path(name), i % NUM_CLASSES)) for i, name in enumerate(names)]
 
 
-def new_store(folder: Path, num_listed: int, **identity: Any) -> PredictionStore:
+def new_store(
+    folder: Path, num_listed: int, more_facts: Mapping[str, Any] | None = None, **identity: Any
+) -> PredictionStore:
     facts = {
         "num_classes": NUM_CLASSES,
         "class_names": [f"class {i}" for i in range(NUM_CLASSES)],
@@ -62,7 +64,7 @@ def new_store(folder: Path, num_listed: int, **identity: Any) -> PredictionStore
         "dtype": "float32",
         "store": "logits",
     }
-    return PredictionStore.create_or_resume(folder, what | identity, facts)
+    return PredictionStore.create_or_resume(folder, what | identity, facts | dict(more_facts or {}))
 
 
 def evaluate(

@@ -110,7 +110,7 @@ def markdown(report: EvaluationReport) -> str:
         "",
         f"Protocol {report.protocol}: {views['num_segments']} segments x {views['num_crops']} crops of "
         f"{views['num_frames']} frames, stride {views['frame_stride']}, {views['crop_size']} px. "
-        f"Tokens kept: {report.tokens}. Weights: {report.weights}; {report.dtype} on "
+        f"Tokens kept: {report.tokens}.{_cost_sentence(report)} Weights: {report.weights}; {report.dtype} on "
         f"{report.environment['device']}.",
         "",
         *_accuracy_lines(report),
@@ -146,6 +146,13 @@ def share_text(share: Share | None) -> str:
         return "-"
     bounds = f"{100 * share.low:.2f}-{100 * share.high:.2f}"
     return f"{100 * share.value:.2f} % ({bounds}), {share.num_correct} of {share.num_total}"
+
+
+def _cost_sentence(report: EvaluationReport) -> str:
+    if report.cost is None:
+        return ""
+    vit, proposal, dense = report.cost.vit_gmacs, report.cost.proposal_gmacs, report.cost.dense_gmacs
+    return f" GFLOPs per view: {vit:.4g}, the proposal's {proposal:.4g}, dense {dense:.4g}."
 
 
 def _accuracy_lines(report: EvaluationReport) -> list[str]:

@@ -73,7 +73,7 @@ def _agreements(run: ComparedRun) -> Iterable[Html]:
     rows = [
         ["same first class", *(share_text(one.same) for one in run.agreements)],
         ["KL(dense || run), nats", *(f"{one.kl:.5f}" for one in run.agreements)],
-        ["top-1 less dense", *(_difference(one) for one in run.agreements)],
+        ["top-1 less the dense run's", *(_difference(one) for one in run.agreements)],
     ]
     yield _small_table(f"Beside {run.dense}", ["views averaged by", *(one.average for one in run.agreements)], rows)
 

@@ -1,0 +1,288 @@
+"""Runs beside the dense run: every figure against a plain loop, with failures, gaps and other lists of videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluations import NUM_CLASSES
+from tests.stored_runs import DENSE, cost, draw_logits, softmax, stored_run
+from vidprune.errors import ConfigError
+from vidprune.evaluation.agreement import PairedDifference, agreement, kl_divergence, read_reference
+from vidprune.evaluation.compare import compare, find_runs, write_comparison
+from vidprune.evaluation.comparison import varying_options
+from vidprune.evaluation.store import PredictionStore, StoreError
+from vidprune.evaluation.tables import comparison_csv, comparison_markdown, model_table, proposal_table
+
+NUM_VIDEOS = 40
+DENSE_LOGITS = draw_logits(1)
+RUN_LOGITS = DENSE_LOGITS + 0.7 * draw_logits(2)
+LABELS: list[int | None] = [
+    None if i % 9 == 4 else int(DENSE_LOGITS[i].mean(0).argmax() + i % 2) % 7 for i in range(40)
+]
+PAPR = {"name": "papr", "keep_ratio": 0.5, "proposal": "x3d_s"}
+
+
+def of_videos(logits: np.ndarray, average: str) -> np.ndarray:
+    """One distribution for a video's [V, classes]."""
+    return softmax(logits).mean(axis=0) if average == "probs" else softmax(logits.mean(axis=0))
+
+
+@pytest.mark.parametrize("average", ["probs", "logits"])
+def test_agreement_equals_a_plain_loop_over_the_videos_that_both_decoded(tmp_path: Path, average: str) -> None:
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE, failed={3, 11}, missing={20})
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS, failed={11, 12, 30}, missing={31})
+    both = [i for i in range(NUM_VIDEOS) if i not in {3, 11, 12, 20, 30, 31}]
+    same = gained = lost = labelled = 0
+    kl = []
+    for i in both:
+        p, q = of_videos(DENSE_LOGITS[i], average), of_videos(RUN_LOGITS[i], average)
+        same += p.argmax() == q.argmax()
+        kl.append(sum(p[c] * math.log(p[c] / q[c]) for c in range(NUM_CLASSES)))
+        if LABELS[i] is not None:
+            labelled += 1
+            gained += q.argmax() == LABELS[i] != p.argmax()
+            lost += p.argmax() == LABELS[i] != q.argmax()
+    found = compare([dense, run]).runs[1].agreement(average)
+    assert found is not None
+    assert (found.same.num_correct, found.same.num_total) == (same, len(both))
+    assert found.kl == pytest.approx(np.mean(kl), rel=1e-5)
+    assert found.top1 is not None
+    assert (found.top1.num_gained, found.top1.num_lost, found.top1.num_total) == (gained, lost, labelled)
+    assert found.top1.value == pytest.approx((gained - lost) / labelled)
+    assert 0 < same < len(both), "a case in which nothing is trivial"
+    assert gained
+    assert lost
+
+
+def test_the_averages_of_a_run_that_keeps_probs_and_one_that_keeps_logits(tmp_path: Path) -> None:
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE)
+    runs = [
+        stored_run(tmp_path / stored, RUN_LOGITS, labels=LABELS, stored=stored, failed={5})
+        for stored in ("logits", "probs")
+    ]
+    _, full, slim = compare([dense, *runs]).runs
+    assert [one.average for one in full.agreements] == ["probs", "logits"]
+    (only,) = slim.agreements
+    assert only.average == "probs"
+    assert only.same == full.agreements[0].same
+    assert only.kl == pytest.approx(full.agreements[0].kl, rel=1e-5)
+
+
+def test_without_labels_agreement_and_kl_remain(tmp_path: Path) -> None:
+    nothing = [None] * NUM_VIDEOS
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=nothing, method=DENSE)
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=nothing)
+    compared = compare([run, dense]).runs[0]
+    assert compared.accuracy() is None
+    found = compared.agreement()
+    assert found is not None
+    assert found.top1 is None
+    assert found.kl > 0
+    assert found.same.low < found.same.value < found.same.high
+
+
+def test_a_dense_model_agrees_with_itself(tmp_path: Path) -> None:
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE)
+    store = PredictionStore.open(dense)
+    for found in agreement(read_reference(store), store):
+        assert found.same.value == 1
+        assert found.kl == 0
+        assert found.top1 is not None
+        assert found.top1.value == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"names": [f"clip {i}" for i in range(NUM_VIDEOS)]}, "number 1 is 'clip 0' against 'video 0'"),
+        ({"labels": [6] * NUM_VIDEOS}, "other labels: 'video 0' has 6 against"),
+        ({"view_logits": RUN_LOGITS[:30], "labels": LABELS[:30]}, "30 against 40 listed"),
+    ],
+)
+def test_other_videos_are_refused_in_words(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE)
+    values: dict = {"view_logits": RUN_LOGITS, "labels": LABELS} | change
+    run = stored_run(tmp_path / "run", values.pop("view_logits"), **values)
+    compared = compare([dense, run]).runs[1]
+    assert compared.agreements == ()
+    assert compared.dense is None
+    assert compared.note.startswith("not compared with dense: ")
+    assert reason in compared.note
+    assert compared.note in comparison_markdown(compare([dense, run]))
+    with pytest.raises(ConfigError, match=reason):
+        agreement(read_reference(PredictionStore.open(dense)), PredictionStore.open(run))
+
+
+def test_a_run_is_compared_with_the_dense_run_of_its_own_model_views_and_precision(tmp_path: Path) -> None:
+    folders = [
+        stored_run(tmp_path / name, DENSE_LOGITS, labels=LABELS, method=DENSE, **identity)
+        for name, identity in {
+            "other model": {"model": {"name": "large"}},
+            "other views": {"views": {"protocol": "mmaction", "num_segments": 2, "num_crops": 3}},
+            "half": {"dtype": "float16"},
+            "full": {},
+        }.items()
+    ]
+    runs = [
+        stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS),
+        stored_run(tmp_path / "run in bfloat16", RUN_LOGITS, labels=LABELS, dtype="bfloat16", model_s=0.3),
+        stored_run(tmp_path / "alone", RUN_LOGITS, labels=LABELS, model={"name": "huge"}),
+    ]
+    *_, run, other_precision, alone = compare([*folders, *runs]).runs
+    assert (run.dense, run.note, run.speedup) == ("full", "", 1.0)
+    assert other_precision.dense == "half"
+    assert other_precision.note == "half ran in float16, this in bfloat16"
+    assert other_precision.speedup is None
+    assert alone.dense is None
+    assert alone.note == "no dense run of the same model, weights and views"
+
+
+def test_nothing_in_common_is_said(tmp_path: Path) -> None:
+    halves = set(range(20)), set(range(20, 40))
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE, failed=halves[0])
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS, failed=halves[1])
+    compared = compare([dense, run]).runs[1]
+    assert compared.agreements == ()
+    assert compared.note == "no video that dense decoded too"
+
+
+def test_kl_is_finite_where_a_probability_is_rounded_to_zero() -> None:
+    p, q = np.array([[0.5, 0.5, 0.0]], np.float32), np.array([[1.0, 0.0, 0.0]], np.float32)
+    assert 40 < kl_divergence(p, q)[0] < 50  # half of ln(1 / 1e-38)
+    assert kl_divergence(q, p)[0] == pytest.approx(math.log(2))
+    assert kl_divergence(p, p)[0] == 0
+
+
+def test_the_paired_interval_covers_the_true_difference() -> None:
+    rng = np.random.default_rng(0)
+    gain, loss, total = 0.04, 0.10, 150
+    draws = rng.multinomial(total, [gain, loss, 1 - gain - loss], size=3000)
+    intervals = [PairedDifference.of(int(won), int(lost), total) for won, lost, _ in draws]
+    covered = np.mean([one is not None and one.low <= gain - loss <= one.high for one in intervals])
+    assert 0.935 < covered < 0.975
+    assert PairedDifference.of(0, 0, 0) is None
+    edge = PairedDifference.of(3, 0, 3)
+    assert edge is not None
+    assert edge.value == 1
+    assert edge.low < 1 == edge.high
+
+
+# ---- folders
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(tmp_path: Path) -> None:
+    for name in ("points/z10", "points/z9", "points/dense", "elsewhere"):
+        stored_run(tmp_path / name, RUN_LOGITS[:2], labels=[0, 1])
+    (tmp_path / "points" / "notes").mkdir()
+    assert [path.name for path in find_runs([tmp_path])] == ["dense", "z9", "z10"]
+    assert [path.name for path in find_runs([tmp_path / "points", tmp_path / "elsewhere"])][-1] == "elsewhere"
+    with pytest.raises(StoreError, match="is no run"):
+        find_runs([tmp_path / "points" / "notes"])
+    with pytest.raises(StoreError, match="is no run"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path: Path) -> None:
+    folders = [stored_run(tmp_path / name, RUN_LOGITS[:2], labels=[0, 1]) for name in ("a/run", "b/run", "b/dense")]
+    assert [run.name for run in compare(folders).runs] == ["a/run", "b/run", "b/dense"]
+    assert [run.name for run in compare([folders[0], folders[2]]).runs] == ["run", "dense"]
+    assert [run.name for run in compare([folders[0], folders[0]]).runs] == ["run", "run"]
+
+
+# ---- tables
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Dense and three points, out of order."""
+    points = tmp_path / "points"
+    methods = {
+        "a": PAPR | {"keep_ratio": 0.4},
+        "b": PAPR,
+        "c": {"name": "random", "keep_ratio": 0.5},
+        "z": DENSE,
+    }
+    costs = {"a": cost(70.0, 5.0), "b": cost(90.0, 5.0), "c": cost(90.0), "z": cost(180.0)}
+    for name, method in methods.items():
+        logits = DENSE_LOGITS if name == "z" else RUN_LOGITS
+        seconds = 1.2 if name == "z" else 0.4
+        stored_run(
+            points / name,
+            logits,
+            labels=LABELS,
+            method=method,
+            facts={"cost": costs[name]},
+            model_s=seconds,
+            failed={5},
+        )
+    return tmp_path
+
+
+def test_write_comparison_gives_tables_8_and_9(sweep: Path) -> None:
+    comparison = write_comparison([sweep], sweep)
+    by_model = model_table(comparison)
+    rows = [dict(zip(by_model.columns, (cell.text for cell in row), strict=True)) for row in by_model.rows]
+    assert [(row["method"], row["z"], row["GFLOPs"]) for row in rows] == [
+        ("dense", "1", "180"),
+        ("papr, x3d_s", "0.5", "95"),
+        ("papr, x3d_s", "0.4", "75"),
+        ("random", "0.5", "90"),
+    ]
+    assert [row["fewer operations"] for row in rows] == ["1.00x", "1.89x", "2.40x", "2.00x"]
+    assert [row["speed-up"] for row in rows] == ["-", "3.00x", "3.00x", "3.00x"]
+    by_proposal = proposal_table(comparison)
+    cells = [dict(zip(by_proposal.columns, (cell.text for cell in row), strict=True)) for row in by_proposal.rows]
+    assert [(row["proposal"], row["z"], row["proposal GFLOPs"]) for row in cells] == [
+        ("x3d_s", "0.5", "5"),
+        ("x3d_s", "0.4", "5"),
+    ]
+    text = (sweep / "table.md").read_text()
+    assert text.count("| papr, x3d_s |") == 6
+    assert "every run: 40 videos listed, 39 decoded, 1 failed" in text
+    assert (sweep / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_csv_gives_bare_numbers(sweep: Path) -> None:
+    comparison = write_comparison([sweep], sweep)
+    rows = list(csv.DictReader(io.StringIO((sweep / "table.csv").read_text())))
+    assert [row["run"] for row in rows] == ["z", "b", "a", "c"]
+    assert float(rows[1]["total_gmacs"]) == 95
+    assert float(rows[1]["seconds_per_view"]) == pytest.approx(0.4 / 6)
+    found = comparison.sorted_runs[1].agreement("logits")
+    assert found is not None
+    assert float(rows[1]["agreement_by_logits"]) == found.same.value
+    assert float(rows[1]["kl_by_logits"]) == found.kl
+    assert rows[0]["agreement_by_logits"] == ""
+    assert rows[1]["compared_with"] == "z"
+
+
+def test_columns_without_a_figure_are_left_out(tmp_path: Path) -> None:
+    nothing = [None] * NUM_VIDEOS
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=nothing, method=DENSE)
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=nothing)  # written before costs were recorded
+    comparison = compare([dense, run])
+    columns = comparison_markdown(comparison).splitlines()[2]
+    assert "agreement %" in columns
+    assert "KL" in columns
+    for absent in ("top-1", "GFLOPs", "vs dense"):
+        assert absent not in columns
+    assert "top1_by_probs" in comparison_csv(comparison)
+
+
+def test_options_that_differ_are_told_apart() -> None:
+    chain = {"name": "papr+tome", "steps": [PAPR, {"name": "tome", "r": 8}]}
+    methods = [
+        {"name": "tome", "r": 8, "start_block": 0},
+        {"name": "tome", "r": 16, "start_block": 0},
+        PAPR | {"checkpoint_sha256": "a"},
+        PAPR | {"checkpoint_sha256": "b", "keep_ratio": 0.3},
+        chain,
+        {"name": "papr+tome", "steps": [PAPR, {"name": "tome", "r": 4}]},
+    ]
+    assert varying_options(methods) == ["r 8", "r 16", "", "", "tome.r 8", "tome.r 4"]
