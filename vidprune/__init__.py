@@ -36,7 +36,12 @@ _PUBLIC = {
     "Calibration": "vidprune.pruners.calibration",
     "predict_video": "vidprune.inference",
     "evaluate": "vidprune.runs",
+    "sweep": "vidprune.runs",
     "EvaluateConfig": "vidprune.config",
+    "SweepConfig": "vidprune.config",
+    "SweepGrid": "vidprune.config",
+    "ModelConfig": "vidprune.config",
+    "ProposalConfig": "vidprune.config",
     "RunConfig": "vidprune.config",
     "flops": "vidprune.profiling.flops",
     "ViewPlan": "vidprune.video",
@@ -52,7 +57,11 @@ _PUBLIC = {
 
 if TYPE_CHECKING:  # so that editors and type checkers see the names that __getattr__ resolves
     from vidprune.config import EvaluateConfig as EvaluateConfig
+    from vidprune.config import ModelConfig as ModelConfig
+    from vidprune.config import ProposalConfig as ProposalConfig
     from vidprune.config import RunConfig as RunConfig
+    from vidprune.config import SweepConfig as SweepConfig
+    from vidprune.config import SweepGrid as SweepGrid
     from vidprune.config import demo_file as demo_file
     from vidprune.errors import VidpruneError as VidpruneError
     from vidprune.inference import predict_video as predict_video
@@ -82,6 +91,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.pruning import PrunedViT as PrunedViT
     from vidprune.pruning import prune as prune
     from vidprune.runs import evaluate as evaluate
+    from vidprune.runs import sweep as sweep
     from vidprune.types import TokenGrid as TokenGrid
     from vidprune.types import VideoFrames as VideoFrames
     from vidprune.types import VideoPrediction as VideoPrediction

@@ -129,7 +129,7 @@ class SweepGrid:
         methods: as in `RunConfig`. A method, or a step of a chain, may hold `each: {r: [20, 40]}`: one point for each
             value, and for each combination where several fields vary.
         proposals: for the steps that ask one and do not name it.
-        keep_ratios: for the steps that have a keep_ratio and do not give it.
+        keep_ratios: for the steps that have a keep_ratio and give neither it nor a mass.
     """
 
     models: Sequence[ModelConfig]

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vidprune.config.building import build_methods, method_steps
@@ -65,10 +66,12 @@ def _method_name(method: Any) -> str:
         parts.append(method.proposal)
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
+        if value == field.default or field.name == "proposal" or field.name.endswith("checkpoint"):
+            continue
         if field.name == "keep_ratio":
             parts.append(f"z{value:g}")
-        elif field.name != "proposal" and not field.name.endswith("checkpoint") and value != field.default:
-            parts.append(value if isinstance(value, str) else f"{field.name}{_short(value)}")
+        else:
+            parts.append(Path(value).stem if isinstance(value, str) else f"{field.name}{_short(value)}")
     return "-".join(parts)
 
 
@@ -99,7 +102,7 @@ def _variants(step: Mapping[str, Any], grid: SweepGrid) -> list[dict[str, Any]]:
     given = {*fixed, *each}
     if "proposal" in known and "proposal" not in given and grid.proposals:
         choices.append([proposal.fields_of_method() for proposal in grid.proposals])
-    if "keep_ratio" in known and "keep_ratio" not in given and grid.keep_ratios:
+    if "keep_ratio" in known and not given & {"keep_ratio", "mass"} and grid.keep_ratios:
         choices.append([{"keep_ratio": ratio} for ratio in grid.keep_ratios])
     if isinstance(fixed.get("keep_ratio"), list | tuple):
         raise ConfigError(f"method {name}: write several keep ratios as each: {{keep_ratio: {fixed['keep_ratio']}}}")

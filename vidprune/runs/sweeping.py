@@ -1,0 +1,152 @@
+"""A sweep from its config: every point's model around one shared host, its store, the loop, the reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidprune.config import (
+    EvaluateConfig,
+    PointConfig,
+    RunConfig,
+    SweepConfig,
+    build_host,
+    build_methods,
+    build_views,
+    expand,
+    share_proposals,
+)
+from vidprune.evaluation.compare import write_comparison
+from vidprune.evaluation.files import write_report
+from vidprune.evaluation.report import EvaluationReport
+from vidprune.evaluation.store import PredictionStore, Row
+from vidprune.evaluation.sweep import SweepPoint, joint_plan, run_points
+from vidprune.runs.evaluating import manifest_of, missing_positions, own_device, own_entries, runner_settings
+from vidprune.runs.header import header_facts, run_identity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vidprune.evaluation.decoding import Decode
+    from vidprune.evaluation.manifests import Manifest
+    from vidprune.proposals.base import Proposal
+
+AFTER_THE_MAP = ("keep_ratio", "mass", "min_keep_ratio", "max_keep_ratio", "align_corners")
+"""Fields of a method that act on its proposal's map and do not change it."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep left in its folder: table.md, table.csv, report.html, and a run under points/ for each report."""
+
+    out: str
+    reports: tuple[EvaluationReport, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Every listed video has a row at every point."""
+        return all(report.is_complete for report in self.reports)
+
+    @property
+    def num_failed(self) -> int:
+        """Videos without a prediction, at the point that has most of them."""
+        return max(report.num_failed for report in self.reports)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        reports = [report.as_dict() for report in self.reports]
+        return {"out": self.out, "is_complete": self.is_complete, "num_failed": self.num_failed, "points": reports}
+
+
+def sweep(
+    config: SweepConfig,
+    *,
+    decode: Decode | None = None,
+    on_start: Callable[[int, int, Sequence[str]], None] | None = None,
+    on_video: Callable[[Row], None] | None = None,
+) -> SweepReport:
+    """Evaluate all points of a sweep into OUT/points/NAME, decoding each video once, and compare them.
+
+    Every point is an ordinary run: `vidprune report` reads it, the same sweep goes on where it was stopped, and a video
+    is decoded again only if a point lacks it. Under `torchrun` every process takes its share of the videos.
+
+    Args:
+        decode: instead of the decoder that the config names; from a path to its frames.
+        on_start: called with how many videos this process will decode, how many are done, and the list's warnings.
+        on_video: called once per video, with its row at the last point.
+
+    Raises:
+        ConfigError: an option or a label out of range, an unreadable manifest, models that want frames of another size.
+        StoreError: a folder holds another run, or cannot be written.
+    """
+    shared = config.evaluation
+    settings = runner_settings(shared)
+    shared = dataclasses.replace(shared, run=dataclasses.replace(shared.run, device=own_device(shared.run.device)))
+    built = list(_built_points(dataclasses.replace(config, evaluation=shared)))
+    joint_plan([point.plan for point in built])  # refuses models of different frame sizes before anything is written
+    opened = [_opened(point, shared) for point in built]
+    points = [point for point, _ in opened]
+    manifest = opened[0][1]
+    entries = own_entries(manifest)
+    missing = frozenset().union(*(point.missing for point in points))
+    if on_start is not None:
+        on_start(len(missing), len(entries) - len(missing), manifest.warnings)
+    run_points(entries, points, settings, backend=shared.run.backend, decode=decode, on_video=on_video)
+    folders = [point.store.folder for point in points]
+    reports = tuple(write_report(folder) for folder in folders)
+    write_comparison(folders, Path(shared.out))
+    return SweepReport(shared.out, reports)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A point whose model is there, and whose store is not opened yet."""
+
+    config: PointConfig
+    model: nn.Module
+    plan: Any
+    map_key: Hashable
+
+
+def _built_points(config: SweepConfig) -> Iterator[_Built]:
+    """Every point, the points of a model around one host, and equal proposals one object."""
+    import torch
+
+    from vidprune.pruning import is_pruned, prune
+
+    proposals: dict[Hashable, Proposal] = {}
+    run = config.evaluation.run
+    for _, group in itertools.groupby(expand(config), key=lambda point: point.run.model):
+        points = list(group)
+        host = build_host(points[0].run).to(device=run.device, dtype=getattr(torch, run.dtype)).eval()
+        for point in points:
+            methods = share_proposals(build_methods(point.run.method, point.run.model), proposals)
+            torch.manual_seed(run.seed)
+            model = prune(host, methods) if methods else host
+            model = model.to(device=run.device, dtype=getattr(torch, run.dtype)).eval()
+            asks = is_pruned(model) and model.proposal is not None
+            key = (_map_key(methods[0]), id(host)) if asks else None
+            yield _Built(point, model, build_views(point.run, model), key)
+
+
+def _map_key(method: Any) -> Hashable:
+    """Everything of a method that its proposal's map depends on."""
+    fields = ((f.name, getattr(method, f.name)) for f in dataclasses.fields(method) if f.name not in AFTER_THE_MAP)
+    return (type(method), *fields)
+
+
+def _opened(point: _Built, shared: EvaluateConfig) -> tuple[SweepPoint, Manifest]:
+    """The point with its store, which is a new one or has the same identity."""
+    from vidprune.pruning import host_of
+
+    run: RunConfig = point.config.run
+    own = dataclasses.replace(shared, run=run, out=str(Path(shared.out) / "points" / point.config.name))
+    manifest = manifest_of(own, run, int(host_of(point.model).num_classes))
+    identity = run_identity(own, run, point.plan, manifest)
+    store = PredictionStore.create_or_resume(own.out, identity, header_facts(own, run, point.model, manifest))
+    missing = missing_positions(own_entries(manifest), store.chosen_rows(), shared.retry_failed)
+    return SweepPoint(point.config.name, point.model, point.plan, store, point.map_key, missing), manifest
