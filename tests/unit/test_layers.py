@@ -32,6 +32,7 @@ LAYERS: dict[str, int] = {
     "visualization": 4,
     "config": 5,
     "demo": 5,
+    "flops_table": 5,
     "runs": 5,
     "cli": 6,
     "__main__": 6,
