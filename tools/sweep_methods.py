@@ -89,13 +89,15 @@ def _dials_of(config: type[Pruner], setting: Setting) -> list[Dial]:
     given = {name: getattr(setting, name) for name in ("proposal", "calibration") if name in fields}
     num_tokens, depth = setting.host.grid.num_tokens, setting.host.depth
     if config is DiffRate:
-        return [Dial(lambda s: [_even_diffrate(s, setting.host)], num_tokens - 1)]
+        return [_shares(lambda share: [_geometric_diffrate(share, setting.host)])]
     if "keep_ratio" in fields:
-        dials = [_shares(lambda share: [config(keep_ratio=share, **given)])]
-        if "blocks" in fields:  # a method at a few blocks can cost more than the target even if it leaves one token
-            every = tuple(range(depth))
-            dials.append(_shares(lambda share: [config(keep_ratio=share, blocks=every, **given)]))
-        return dials
+        # Where a method acts by default bounds its cost, on hosts of few blocks from both sides.
+        others: list[dict[str, object]] = [{}]
+        if "blocks" in fields:
+            others += [{"blocks": tuple(range(depth))}, {"blocks": tuple(range(depth // 2, depth))}]
+        if "schedule" in fields:
+            others += [{"schedule": (0.0,) + (1.0,) * (depth - 1)}]
+        return [_shares(lambda share, extra=extra: [config(keep_ratio=share, **extra, **given)]) for extra in others]
     if "r" in fields:
         return [Dial(lambda s: [config(r=spread(s, depth), **given)], num_tokens * depth)]
     for name in ("num_propagated", "num_pruned"):
@@ -115,17 +117,17 @@ def _shares(make: Callable[[float], Chain]) -> Dial:
     return Dial(lambda s: make(round(1 - s / STEPS, 3)), STEPS - 1)
 
 
-def _even_diffrate(strength: int, host: HostInfo) -> DiffRate:
-    """Counts that fall evenly by `strength` tokens in all, half of each block's pruned and half merged.
+def _geometric_diffrate(share: float, host: HostInfo) -> DiffRate:
+    """Counts that leave the same share of the tokens in each block; half of the others are pruned, half are merged.
 
-    DiffRate learns its counts; nobody has for these hosts, so this is its mechanism on the plainest schedule.
+    DiffRate learns its counts; nobody has for these hosts, so this is its mechanism on a plain schedule.
     """
-    everything = host.num_prefix + host.grid.num_tokens
-    gone, prune_kept, merge_kept = 0, [], []
-    for count in spread(strength, host.depth):
-        prune_kept.append(everything - gone - count // 2)
-        gone += count
-        merge_kept.append(everything - gone)
+    kept, prune_kept, merge_kept = host.grid.num_tokens, [], []
+    for _ in range(host.depth):
+        left = max(1, round(kept * share))
+        prune_kept.append(host.num_prefix + (kept + left + 1) // 2)
+        merge_kept.append(host.num_prefix + left)
+        kept = left
     return DiffRate(prune_kept=prune_kept, merge_kept=merge_kept)
 
 

@@ -5,8 +5,7 @@
     python tools/train_digit_vit.py pack --vit runs/digit_vit --net runs/digit_net --out tools/data
 
 Run again with the same --out to go on from the last checkpoint. The proposal learns from class labels alone. The ViT
-learns from class and token labels, in the last phase from class labels alone, always dense: it never sees a pruned
-canvas.
+learns from class and token labels, always dense: it never sees a pruned canvas.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ class Phase:
     patches: int
     difficulty: tuple[float, float] = (1.0, 1.0)
     mixed: bool = False
-    token_labels: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,15 @@ class Recipe:
     def total(self) -> int:
         return sum(phase.num for phase in self.phases)
 
-    def at(self, seen: int, step: int) -> tuple[Phase, int, float]:
-        """The phase of the sample number `seen`, the patches on a side of this step's windows, and the difficulty."""
+    def at(self, seen: int, step: int) -> tuple[int, float]:
+        """The patches on a side of this step's windows, and the difficulty, after `seen` samples."""
         for phase in self.phases:
             if seen < phase.num:
                 break
             seen -= phase.num
         low, high = phase.difficulty
         patches = 5 if phase.mixed and step % 2 else phase.patches
-        return phase, patches, low + (high - low) * min(seen / phase.num, 1.0)
+        return patches, low + (high - low) * min(seen / phase.num, 1.0)
 
     def learning_rate_at(self, seen: int, step: int) -> float:
         """Linear warm-up, constant, and linear to zero over the last phase."""
@@ -71,7 +69,7 @@ RECIPES = {
             Phase(40_000, 5),
             Phase(50_000, 8, mixed=True),
             Phase(50_000, GRID, mixed=True),
-            Phase(30_000, GRID, token_labels=False),
+            Phase(45_000, GRID),
         ),
         learning_rate=1.5e-3,
     ),
@@ -127,7 +125,7 @@ class Training:
 
     def train_step(self) -> float:
         """One step on freshly drawn canvases; returns the loss of the class labels."""
-        phase, patches, difficulty = self.recipe.at(self.seen, self.step)
+        patches, difficulty = self.recipe.at(self.seen, self.step)
         generator = torch.Generator().manual_seed(self.seed * 10**9 + self.seen)
         batch = draw_canvases("train", self.recipe.batch_size, patches * PATCH, difficulty, generator)
         self.model.train()
@@ -137,9 +135,8 @@ class Training:
             row, column = torch.randint(0, GRID - patches + 1, (2,), generator=generator).tolist()
             tokens = window_tokens(self.model, batch.inputs, row, column)
             loss = total = F.cross_entropy(self.model.forward_head(tokens), batch.labels)
-            if phase.token_labels:
-                opacity = F.avg_pool2d(batch.opacity, PATCH).flatten(1)
-                total = loss + self.token_labels.loss(tokens[:, 1:], batch.labels, opacity)
+            opacity = F.avg_pool2d(batch.opacity, PATCH).flatten(1)
+            total = loss + self.token_labels.loss(tokens[:, 1:], batch.labels, opacity)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -190,7 +187,7 @@ def train(name: str, out: Path, seed: int) -> None:
         losses.append(training.train_step())
         if time.monotonic() - saved > 60 or training.seen >= training.recipe.total:
             torch.save(training.checkpoint(), path)
-            _, patches, difficulty = training.recipe.at(training.seen, 0)
+            patches, difficulty = training.recipe.at(training.seen, 0)
             row = {"samples": training.seen, "minutes": (time.monotonic() - started) / 60, "patches": patches}
             row |= {"difficulty": difficulty, "train_loss": sum(losses) / len(losses), **accuracies(training.ema)}
             append_row(out / "log.csv", row)

@@ -97,12 +97,9 @@ def test_a_window_gets_the_position_codes_of_its_place(training: ModuleType) -> 
 @pytest.mark.parametrize("name", ["vit", "net"])
 def test_training_ends_on_whole_canvases_and_can_go_on_from_a_checkpoint(training: ModuleType, name: str) -> None:
     recipe = training.RECIPES[name]
-    seen = 0
-    for phase in recipe.phases:
-        assert recipe.at(seen, 0)[0] is phase
-        seen += phase.num
-    _, patches, difficulty = recipe.at(recipe.total - 1, 1)
-    assert (patches, difficulty) == (training.GRID, 1.0)
+    starts = np.cumsum([0, *(phase.num for phase in recipe.phases)])[:-1]
+    assert [recipe.at(int(start), 0)[0] for start in starts] == [phase.patches for phase in recipe.phases]
+    assert recipe.at(recipe.total - 1, 1) == (training.GRID, 1.0)
     assert recipe.learning_rate_at(recipe.total - 1, 10**6) < 1e-3 * recipe.learning_rate
     straight, stopped = training.Training(name, 3), training.Training(name, 3)
     losses = [straight.train_step() for _ in range(3)]
