@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from tests.hosts import ALL_HOSTS, FEW_HOSTS, make_host, pixels_for
 from vidprune.profiling.flops import flops
 from vidprune.pruners import METHODS
+from vidprune.pruners.ats import ATS
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.controls import Centre, FrameDifference, Norm, Random, Uniform
 from vidprune.pruners.diffrate import DiffRate
 from vidprune.pruners.etps import ETPS
 from vidprune.pruners.evit import EViT
 from vidprune.pruners.gtp import GTP
+from vidprune.pruners.papr import PaPr
+from vidprune.pruners.rlt import RLT
 from vidprune.pruners.sta import STA
-from vidprune.pruners.star import STAR
+from vidprune.pruners.star import STAR, AdaptiveSTAR
 from vidprune.pruners.tofu import ToFu
 from vidprune.pruners.tome import ToMe
 from vidprune.pruning import PrunedViT, prune
@@ -34,20 +37,22 @@ class Row:
 
     Attributes:
         make: the config for a strength.
-        identity: the strength at which nothing happens.
+        identity: the strength at which nothing happens; None where every strength changes something.
         strengths: from weak to strong.
         loses_tokens: whether some original tokens are in no final token.
         images: whether it runs on images too.
         saves_on_small_hosts: whether less is spent than on the dense host even where width and depth are tiny; a
             method that computes the attention matrix a second time needs a real model for that.
+        ragged: whether counts depend on the input, so that what is known before is the most there can be.
     """
 
     make: Callable[[float], Pruner | list[Pruner]]
-    identity: float
+    identity: float | None
     strengths: tuple[float, ...]
     loses_tokens: bool = True
     images: bool = True
     saves_on_small_hosts: bool = True
+    ragged: bool = False
 
 
 ROWS = {
@@ -81,6 +86,16 @@ ROWS = {
     "diffrate, merging alone": Row(
         lambda n: DiffRate(merge_kept=(99, 14 - n, 12 - n)), -90, (0, 1, 2), loses_tokens=False
     ),
+    "ats": Row(lambda z: ATS(z, min_samples=2), None, (0.9, 0.6, 0.3), ragged=True, saves_on_small_hosts=False),
+    "random, then ats": Row(lambda z: [Random(z), ATS(z)], None, (0.9, 0.6, 0.4), ragged=True),
+    "rlt": Row(RLT, 0.0, (1.09, 1.13, 1.17), ragged=True, images=False),
+    "rlt, then ats": Row(
+        lambda tau: [RLT(tau), ATS(1.0, blocks=[1])], None, (1.09, 1.13, 1.17), ragged=True, images=False
+    ),
+    "papr, mass": Row(
+        lambda p: PaPr(mass=p, proposal="frame_difference"), 1.0, (0.9, 0.6, 0.3), ragged=True, images=False
+    ),
+    "adaptive_star": Row(AdaptiveSTAR, 1.0, (0.9, 0.6, 0.3), ragged=True, saves_on_small_hosts=False),
 }
 
 # Compiling takes seconds: rows that run the same code as another one are not compiled again.
@@ -96,8 +111,7 @@ COMPILED_ELSEWHERE = {
     "diffrate, merging alone",
 }
 
-# PaPr with its networks is in test_pruning.py; methods whose counts depend on the input are in test_ragged.py.
-TESTED_ELSEWHERE = {"papr", "adaptive_star"}
+TESTED_ELSEWHERE = {"papr"}  # with its networks, in test_pruning.py
 SHARED_CARDS = {"adaptive_star": "star"}
 
 each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -112,13 +126,15 @@ def pruned_host(row: Row, host_name: str, strength: float | None = None) -> Prun
 @each_row
 @pytest.mark.parametrize("host_name", ALL_HOSTS)
 def test_keep_everything_equals_the_host_bit_for_bit(row: Row, host_name: str) -> None:
+    if row.identity is None:
+        pytest.skip("keeps less than everything at any strength")
     pruned = pruned_host(row, host_name, row.identity)
     host = pruned.host
     pixels = pixels_for(host)
     with torch.no_grad():
         logits, trace = pruned.forward_with_trace(pixels)
         assert torch.equal(logits, host(pixels))
-        assert trace.kept_index is None
+        assert trace.kept_index is None or (pruned.ragged and (trace.num_kept == trace.grid.num_tokens).all())
         assert (prune(host, row.make(row.strengths[-1]))(pixels) - host(pixels)).abs().max() > 1e-4, "does nothing"
 
 
@@ -130,15 +146,25 @@ def test_counts_known_before_are_the_counts_that_run(row: Row, host_name: str) -
         seen: dict[str, list[int]] = {"attention": [], "mlp": []}
 
         def note(kind: str, seen: dict[str, list[int]] = seen) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            return lambda module, inputs: seen[kind].append(inputs[0].shape[1])
+            return lambda module, inputs: seen[kind].append(inputs[0].shape[:2].numel())
 
         for block in pruned.host.blocks:
             block.norm1.register_forward_pre_hook(note("attention"))
             block.norm2.register_forward_pre_hook(note("mlp"))
         with torch.no_grad():
-            _, trace = pruned.forward_with_trace(pixels_for(pruned.host))
-        assert tuple(seen["attention"]) == pruned.token_counts() == trace.token_counts
-        assert tuple(seen["mlp"]) == pruned.mlp_token_counts() == trace.mlp_token_counts
+            _, trace = pruned.forward_with_trace(pixels_for(pruned.host, batch=2))
+        assert pruned.ragged == row.ragged
+        plans = trace.plans if len(trace.plans) == 2 else 2 * trace.plans
+        assert seen["attention"] == [a.attention + b.attention for a, b in zip(*plans, strict=True)]
+        assert seen["mlp"] == [a.mlp + b.mlp for a, b in zip(*plans, strict=True)]
+        if not row.ragged:
+            assert tuple(block.attention for block in plans[0]) == pruned.token_counts() == trace.token_counts
+            assert tuple(block.mlp for block in plans[0]) == pruned.mlp_token_counts() == trace.mlp_token_counts
+        else:
+            assert (trace.num_kept <= pruned.num_final()).all()
+            for plan in plans:
+                assert all(block.attention <= most for block, most in zip(plan, pruned.token_counts(), strict=True))
+                assert all(block.mlp <= most for block, most in zip(plan, pruned.mlp_token_counts(), strict=True))
 
 
 @each_row
@@ -147,16 +173,19 @@ def test_the_trace_accounts_for_every_original_token(row: Row, host_name: str) -
     pruned = pruned_host(row, host_name)
     with torch.no_grad():
         _, trace = pruned.forward_with_trace(pixels_for(pruned.host, batch=3))
-    num_final = pruned.mlp_token_counts()[-1] - pruned.host.num_prefix_tokens
-    assert trace.kept_index.shape == (3, num_final)
-    assert (trace.kept_index.diff(dim=1) > 0).all()
-    assert 0 <= trace.kept_index.min() <= trace.kept_index.max() < trace.grid.num_tokens
+    if not row.ragged:
+        assert trace.num_kept.tolist() == [pruned.num_final()] * 3
+    assert trace.kept_index.shape == (3, trace.num_kept.max())
     assert trace.assignment.shape == (3, trace.grid.num_tokens)
-    for b in range(3):
+    for b, num_final in enumerate(trace.num_kept.tolist()):
+        kept, padding = trace.kept_index[b, :num_final], trace.kept_index[b, num_final:]
+        assert (kept.diff() > 0).all()
+        assert 0 <= kept[0] <= kept[-1] < trace.grid.num_tokens
+        assert (padding == -1).all()
         held = trace.assignment[b][trace.assignment[b] >= 0]
         assert sorted(set(held.tolist())) == list(range(num_final)), "every final token holds an original one"
         assert (len(held) < trace.grid.num_tokens) == row.loses_tokens
-        assert sorted(trace.assignment[b, trace.kept_index[b]].tolist()) == list(range(num_final))
+        assert sorted(trace.assignment[b, kept].tolist()) == list(range(num_final))
 
 
 @each_row
@@ -170,10 +199,21 @@ def test_each_sample_is_independent_of_its_batch(row: Row, host_name: str) -> No
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
+def cost(pruned: PrunedViT) -> float:
+    """GMACs per view, of one random view where they depend on the input."""
+    with torch.no_grad():
+        _, trace = pruned.forward_with_trace(pixels_for(pruned.host, batch=1))
+    report = flops(pruned, plans=trace.plans)
+    assert report.depends_on_input == pruned.ragged
+    if not pruned.ragged:
+        assert report == flops(pruned)
+    return report.total_gmacs
+
+
 @each_row
 def test_cost_falls_with_strength(row: Row) -> None:
     strengths = (row.identity, *row.strengths) if row.saves_on_small_hosts else row.strengths
-    totals = [flops(pruned_host(row, "VideoMAE", s)).total_gmacs for s in strengths]
+    totals = [cost(pruned_host(row, "VideoMAE", strength)) for strength in strengths if strength is not None]
     assert totals == sorted(totals, reverse=True)
     assert len(set(totals)) == len(totals)
 
@@ -188,8 +228,7 @@ def test_cost_equals_torchs_counter_on_what_runs(row: Row, host_name: str) -> No
     # The fused CPU attention kernel is missing from the counter's table, so the plain one is forced.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         pruned(pixels_for(pruned.host, batch=1))
-    report = flops(pruned)
-    assert report.total_gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-6)
+    assert cost(pruned) == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-6)
 
 
 @each_row
@@ -213,7 +252,7 @@ def test_gradients_reach_every_weight_and_the_host_is_untouched(row: Row) -> Non
     assert all(torch.equal(before[name], value) for name, value in pruned.host.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in COMPILED_ELSEWHERE])
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in COMPILED_ELSEWHERE and not ROWS[name].ragged])
 def test_compiles_without_graph_breaks(name: str) -> None:
     import torch._dynamo.testing
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from vidprune.errors import ConfigError
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import HostInfo, RaggedStep, Step
+from vidprune.tokens.mass import top_mass_mask
 from vidprune.tokens.moves import Move
 from vidprune.tokens.packed import PackedState, pack
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.resize import map_to_scores
 from vidprune.tokens.rounding import floor_count
-from vidprune.tokens.select import top_k_index, top_mass_mask
+from vidprune.tokens.select import top_k_index
 from vidprune.tokens.state import TokenState
 
 
