@@ -96,8 +96,11 @@ def load_calibration(path: str | Path) -> Calibration:
         ConfigError: for a file that cannot be read, is of another kind, or holds values that are no calibration.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
-            values = {name: found[name] for name in found.files} if isinstance(found, np.lib.npyio.NpzFile) else {}
+        found = np.load(path, allow_pickle=False)
+        values: dict[str, np.ndarray] = {}
+        if not isinstance(found, np.ndarray):
+            with found:
+                values = dict(found)
     except OSError as error:
         raise ConfigError(f"cannot read calibration {str(path)!r}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile):  # text, a pickle, a torn archive
