@@ -25,7 +25,7 @@ class Point:
 
 
 def pareto_svg(title: str, dense: Point, curves: Mapping[str, Sequence[Point]]) -> str:
-    """One picture: `curves` by method, each drawn from its dearest to its cheapest point; "random" in grey."""
+    """One picture: `curves` by method, each drawn from its dearest to its cheapest point; "random", what all must beat, in broad grey."""
     points = [point for curve in curves.values() for point in curve]
     bottom = 10 * int(min(p.low for p in [dense, *points]) // 10)
 
@@ -56,7 +56,7 @@ def pareto_svg(title: str, dense: Point, curves: Mapping[str, Sequence[Point]]) 
     heights = _apart([y(curves[name][-1].top1) for name in names], 13)
     for i, name in enumerate(names):
         colour = GREY if name == "random" else PALETTE[i % len(PALETTE)]
-        dash = DASHES[i // len(PALETTE) % len(DASHES)]
+        dash = "" if name == "random" else DASHES[i // len(PALETTE) % len(DASHES)]
         parts.append(_marks(name, curves[name], colour, dash, (i - len(names) / 2) * 1.5, x, y))
         end = x(curves[name][-1].cost) + (i - len(names) / 2) * 1.5
         parts.append(
@@ -75,7 +75,7 @@ def _marks(name: str, curve: Sequence[Point], colour: str, dash: str, shift: flo
     dots = "".join(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py, _, _ in at)
     return (
         f'<g stroke="{colour}" fill="none"><title>{escape(name)}</title>'
-        f'<path d="M{line}" stroke-width="1.5" stroke-dasharray="{dash}"/><path d="{bars}" stroke-width="1"/></g>{dots}'
+        f'<path d="M{line}" stroke-width="{4 if name == "random" else 1.5}" stroke-dasharray="{dash}"/><path d="{bars}" stroke-width="1"/></g>{dots}'
     )
 
 

@@ -102,8 +102,10 @@ def verdicts(rows: Sequence[dict[str, str]]) -> list[str]:
     return lines
 
 
-def write_results(task: Task, variants: Sequence[Variant], missing: Sequence[str], out: Path, command: str) -> None:
-    """pareto_NAME.csv, .md and .svg in `out`."""
+def write_results(
+    task: Task, variants: Sequence[Variant], missing: Sequence[str], out: Path, command: str, note: str = ""
+) -> None:
+    """pareto_NAME.csv, .md and .svg in `out`; `note` says what else a reader must know of the device."""
     out.mkdir(parents=True, exist_ok=True)
     rows = summary(variants)
     stem = out / f"pareto_{task.name}"
@@ -111,11 +113,11 @@ def write_results(task: Task, variants: Sequence[Variant], missing: Sequence[str
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    stem.with_suffix(".md").write_text(_markdown(task, rows, missing, command))
+    stem.with_suffix(".md").write_text(_markdown(task, rows, missing, command, note))
     stem.with_suffix(".svg").write_text(_picture(task, variants))
 
 
-def _markdown(task: Task, rows: Sequence[dict[str, str]], missing: Sequence[str], command: str) -> str:
+def _markdown(task: Task, rows: Sequence[dict[str, str]], missing: Sequence[str], command: str, note: str) -> str:
     lines = [
         "| method | % of dense | GMACs | final tokens | top-1 | 95 % | per seed | to random | to dense | "
         + " | ".join(f"speed, batch {size}" for size in SPEED_BATCHES)
@@ -135,8 +137,9 @@ def _markdown(task: Task, rows: Sequence[dict[str, str]], missing: Sequence[str]
 
 Command: `{command}`
 
-Data: {task.data}; {rows[0]["inputs"]} {task.unit}s in all. Device: CPU ({_processor()}), {torch.get_num_threads()}
-thread(s), float32; {versions}.
+Data: {task.data}; {rows[0]["inputs"]} {task.unit}s in all.
+
+Device: CPU ({_processor()}), {torch.get_num_threads()} thread(s), float32{note and f"; {note}"}. {versions}.
 
 `top-1` in percent with its 95 % Wilson interval; gaps in points, paired over the same inputs, with 95 % bootstrap
 intervals; GMACs per {task.unit} include the proposal; `speed` is dense time over the method's, medians of forward
@@ -185,16 +188,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--targets", type=float, nargs="+", default=[0.7, 0.5, 0.35], help="shares of the dense GMACs")
     parser.add_argument("--rounds", type=int, default=15, help="of the speed measurement")
+    parser.add_argument("--note", default="", help="what a reader must know of the device, such as other load on it")
     parser.add_argument("--out", type=Path, default=Path("results"))
     args = parser.parse_args()
     if "tubelets" in args.tasks and args.clips is None:
         parser.error("tubelets needs --clips, a folder such as runs/heldout; sets that are not there are rendered")
     torch.set_num_threads(1)
-    command = f"python tools/sweep_pruners.py {shlex.join(sys.argv[1:])}"
+    shown = [Path("runs", args.clips.name) if args.clips and word == str(args.clips) else word for word in sys.argv[1:]]
+    command = f"python tools/sweep_pruners.py {shlex.join(map(str, shown))}"
     for name in args.tasks:
         task = frames_task(args.images_per_seed) if name == "frames" else tubelets_task(args.clips_per_seed, args.clips)
         variants, missing = sweep(task, args.targets, args.seeds, args.rounds)
-        write_results(task, variants, missing, args.out, command)
+        write_results(task, variants, missing, args.out, command, args.note)
 
 
 if __name__ == "__main__":

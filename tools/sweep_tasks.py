@@ -60,7 +60,7 @@ def frames_task(num: int) -> Task:
         host=load_vit(),
         proposal=DigitNetProposal(load_digit_net(), source="digit_net.safetensors"),
         test_set=test_set,
-        calibration=lambda: heldout_set(48, seed=0, split="val").inputs,
+        calibration=lambda: heldout_set(64, seed=0, split="val").inputs,
         data=f"{num} canvases a seed (tools/digit_canvases.py), {SIDE}x{SIDE}, held-out digits",
     )
 
@@ -77,7 +77,7 @@ def tubelets_task(num: int, clips: Path) -> Task:
     plan = plan_for(host, num_segments=1, num_crops=1)
 
     def calibration() -> Tensor:
-        frames, _, _ = validation_set(48, seed=1)
+        frames, _, _ = validation_set(32, seed=1)
         return normalise(torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float())  # [B, 3, T, H, W]
 
     return Task(
