@@ -49,7 +49,7 @@ def stored_run(
         else:
             values["probs"] = softmax(logits).mean(axis=0).astype(np.float32)
         if position in failed:
-            values = {"error": f"cannot decode '{name}': nothing in it"}
+            values = {"error": f"cannot decode {name!r}: nothing in it"}
         if position not in missing:
             rows.append(Row(position, name, name, label, **values))
     store.append(rows[::2])
