@@ -25,7 +25,7 @@ class Point:
 
 
 def pareto_svg(title: str, dense: Point, curves: Mapping[str, Sequence[Point]]) -> str:
-    """One picture: `curves` by method, each drawn from its dearest to its cheapest point; "random", what all must beat, in broad grey."""
+    """One picture: `curves` by method, from dearest to cheapest point; "random", what all must beat, in broad grey."""
     points = [point for curve in curves.values() for point in curve]
     bottom = 10 * int(min(p.low for p in [dense, *points]) // 10)
 
@@ -73,9 +73,11 @@ def _marks(name: str, curve: Sequence[Point], colour: str, dash: str, shift: flo
     line = "L".join(f"{px:.1f} {py:.1f}" for px, py, _, _ in at)
     bars = "".join(f"M{px:.1f} {low:.1f}V{high:.1f}" for px, _, low, high in at)
     dots = "".join(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py, _, _ in at)
+    width = 4 if name == "random" else 1.5
     return (
         f'<g stroke="{colour}" fill="none"><title>{escape(name)}</title>'
-        f'<path d="M{line}" stroke-width="{4 if name == "random" else 1.5}" stroke-dasharray="{dash}"/><path d="{bars}" stroke-width="1"/></g>{dots}'
+        f'<path d="M{line}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
+        f'<path d="{bars}" stroke-width="1"/></g>{dots}'
     )
 
 
