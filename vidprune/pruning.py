@@ -14,6 +14,7 @@ from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError, UnsupportedModelError
 from vidprune.hierarchical import PrunedHierarchical, has_stages, prune_stages, refuse_stage_options
 from vidprune.models.frame_batch import FrameBatch
+from vidprune.models.kept_embedding import can_embed_kept, embed_kept
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, RaggedBlockStep, RaggedStep, Step
 from vidprune.pruners.block_parts import (
@@ -24,9 +25,11 @@ from vidprune.pruners.block_parts import (
     plan_blocks,
     run_composed,
 )
+from vidprune.pruners.one_step import OneStep
 from vidprune.pruners.packed_blocks import run_packed
 from vidprune.pruners.trace import Part, trace_of
 from vidprune.pruners.trace import PruneTrace as PruneTrace
+from vidprune.tokens.moves import Move
 from vidprune.tokens.packed import PackedState, unpack
 from vidprune.tokens.state import TokenState
 from vidprune.types import TokenGrid
@@ -44,9 +47,11 @@ class PrunedViT(nn.Module):
     Where a method's count depends on the input (`ragged`), counts that are known beforehand are the most there can be.
     """
 
-    def __init__(self, host: VisionTransformer, methods: Sequence[Pruner]) -> None:
+    def __init__(self, host: VisionTransformer, methods: Sequence[Pruner], *, embed_kept: bool = True) -> None:
         super().__init__()
         self.host = host
+        self.embed_kept = embed_kept
+        self._can_embed_kept = can_embed_kept(host)
         self.methods = tuple(methods)
         self.steps = nn.ModuleList(method.build(host_info(host)) for method in methods)
         self._check_order()
@@ -111,6 +116,9 @@ class PrunedViT(nn.Module):
         host = self.host
         if proposal_map is not None and self.proposal is None:
             raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
+        if self.embeds_kept and tuple(pixels.shape[1:]) == input_shape(host)[1:]:
+            parts = self._run(self._choose_first(pixels, proposal_map))
+            return self._head(parts[0][0]), parts
         embedded = host.patch_embed(pixels)  # [B, N, D], or [B, h, w, D] on hosts of dynamic size
         grid = TokenGrid(1, *embedded.shape[1:3]) if host.dynamic_img_size else self.token_grid
         tokens = host.norm_pre(host.patch_drop(host._pos_embed(embedded)))  # [B, P + N, D]
@@ -120,6 +128,24 @@ class PrunedViT(nn.Module):
         parts = self._run(state)
         logits = [self._head(part) for part, _ in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits), parts
+
+    @property
+    def embeds_kept(self) -> bool:
+        """Whether a forward pass chooses first and embeds the kept patches alone, equal up to rounding.
+
+        So it is, unless `embed_kept` is off, where a proposal chooses on a host with a plain patch embedding; not in
+        training mode, in which hosts drop positions at random, and not where nothing is dropped.
+        """
+        chooses = any(isinstance(step, OneStep) and step.asks() is not None for step in self.steps)
+        return self.embed_kept and self._can_embed_kept and chooses and not self.host.training
+
+    def _choose_first(self, pixels: Tensor, proposal_map: Tensor | None) -> TokenState:
+        (step,) = self.before_steps
+        assert isinstance(step, OneStep)
+        kept_index, proposal_map = step.choose(pixels, self.token_grid, proposal_map)
+        tokens = embed_kept(self.host, pixels, kept_index)  # [B, P + K, D]
+        state = TokenState(tokens, self.token_grid, int(self.host.num_prefix_tokens), proposal_map=proposal_map)
+        return replace(state, moves=(Move(kept_index),))
 
     def _run(self, state: TokenState | PackedState) -> list[Part]:
         """All blocks, and what each did; samples whose counts differ come back one by one."""
@@ -171,7 +197,7 @@ class PrunedViT(nn.Module):
 
 
 def prune(
-    model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True
+    model: nn.Module, method: Pruner | Sequence[Pruner], *, self_check: bool = True, embed_kept: bool = True
 ) -> PrunedViT | PrunedHierarchical | FrameBatch:
     """Wrap a timm `VisionTransformer` (VideoMAE included) so that only the tokens that matter run through its blocks.
 
@@ -181,6 +207,8 @@ def prune(
         self_check: compare the composed forward with the host's own, everything kept, on a random input through the
             host's first and last block, and each block that will run from its parts with itself, on eight random
             tokens; the whole price is a few milliseconds.
+        embed_kept: where a proposal chooses, embed the kept patches alone (`PrunedViT.embeds_kept`); False embeds all
+            of them first, as papers do and count.
 
     Raises:
         UnsupportedModelError: for a host that is not a timm `VisionTransformer`, whose forward does more than
@@ -197,7 +225,8 @@ def prune(
     if not methods:
         raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
     if isinstance(model, FrameBatch):
-        return model.over(prune(model.model, model.methods_of_frames(methods), self_check=self_check))
+        per_frame = model.methods_of_frames(methods)
+        return model.over(prune(model.model, per_frame, self_check=self_check, embed_kept=embed_kept))
     if has_stages(model):
         return prune_stages(model, methods, self_check=self_check)
     refuse_stage_options(methods)
@@ -206,7 +235,7 @@ def prune(
     host = host_of(model)
     if self_check:
         _check_composition(host)
-    pruned = PrunedViT(host, methods)
+    pruned = PrunedViT(host, methods, embed_kept=embed_kept)
     for index, block in enumerate(pruned.plan(pruned.token_grid.num_tokens)):
         if block.composed:
             check_composable(host.blocks[index], index)

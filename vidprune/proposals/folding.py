@@ -35,7 +35,7 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
     folded.recompile()
     folded.delete_all_unused_submodules()
     folded = folded.to(dtype).requires_grad_(False)
-    return folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stub lacks it
+    return folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stub lacks it
 
 
 class FoldedNet:

@@ -19,6 +19,7 @@ from vidprune.tokens.resize import map_to_scores
 from vidprune.tokens.rounding import floor_count
 from vidprune.tokens.select import top_k_index
 from vidprune.tokens.state import TokenState
+from vidprune.types import TokenGrid
 
 
 class GatherStep(Step):
@@ -47,11 +48,15 @@ class GatherStep(Step):
             return state
         with torch.no_grad():  # the selection is not differentiable; kept tokens still carry gradients
             scores, proposal_map = self.score(pixels, state)
-            # An image host of dynamic size may get another number of tokens than it was built for.
-            count = self._count if scores.shape[1] == self._num_tokens else self.num_kept(scores.shape[1])
-            kept_index = top_k_index(scores, count)  # [B, K]
+            kept_index = self.best(scores)
         tokens = gather_tokens(state.tokens, kept_index, state.num_prefix)  # [B, P + K, D]
         return replace(state.reduced(tokens, Move(kept_index)), proposal_map=proposal_map)
+
+    def best(self, scores: Tensor) -> Tensor:
+        """Places of the tokens that stay, int64 [B, K] ascending, from the scores [B, N] of all."""
+        # An image host of dynamic size may get another number of tokens than it was built for.
+        count = self._count if scores.shape[1] == self._num_tokens else self.num_kept(scores.shape[1])
+        return top_k_index(scores, count)
 
 
 class OneStep(GatherStep):
@@ -69,8 +74,14 @@ class OneStep(GatherStep):
         return 0.0 if self.keep_ratio == 1.0 else self.proposal.gmacs(clip_shape)
 
     def score(self, pixels: Tensor, state: TokenState) -> tuple[Tensor, Tensor | None]:
-        proposal_map = ask(self.proposal, pixels, state)
+        proposal_map = ask(self.proposal, pixels, state.grid, state.proposal_map)
         return map_to_scores(proposal_map, state.grid, self.align_corners), proposal_map
+
+    @torch.no_grad()
+    def choose(self, pixels: Tensor, grid: TokenGrid, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What a forward pass would keep, int64 [B, K], and the map behind it, before any token is embedded."""
+        proposal_map = ask(self.proposal, pixels, grid, given)
+        return self.best(map_to_scores(proposal_map, grid, self.align_corners)), proposal_map
 
 
 class MassStep(RaggedStep):
@@ -107,7 +118,7 @@ class MassStep(RaggedStep):
 
     def forward(self, pixels: Tensor, state: TokenState) -> TokenState | PackedState:
         with torch.no_grad():
-            proposal_map = ask(self.proposal, pixels, state)
+            proposal_map = ask(self.proposal, pixels, state.grid, state.proposal_map)
             scores = map_to_scores(proposal_map, state.grid, self.align_corners)  # [B, N]
             num_tokens = scores.shape[1]
             least = 1 if self.least is None else _num_kept(num_tokens, self.num_prefix, self.least)
@@ -115,12 +126,11 @@ class MassStep(RaggedStep):
         return pack(state, keep, proposal_map)
 
 
-def ask(proposal: Proposal, pixels: Tensor, state: TokenState) -> Tensor:
+def ask(proposal: Proposal, pixels: Tensor, grid: TokenGrid, given: Tensor | None) -> Tensor:
     """The proposal map [B, t', h', w'] of `pixels`, or the one that was given with them."""
-    if state.proposal_map is None:
+    if given is None:
         clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)  # an image is a clip of one frame
-        return proposal(clip, grid=state.grid)
-    given = state.proposal_map
+        return proposal(clip, grid=grid)
     if given.ndim != 4 or len(given) != len(pixels):
         raise ConfigError(f"proposal_map must be [B, t', h', w'] with B = {len(pixels)}, got {list(given.shape)}")
     return given
