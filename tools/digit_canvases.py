@@ -1,8 +1,8 @@
 """Canvases for the image ViT: one whole digit, small and anywhere, among fragments of other digits on texture.
 
 Digits are scikit-learn's real handwriting; train, val and heldout never share a source image (`digit_scenes`), nor do
-their fragments. Fragments have the sizes, colours and strokes of the digit, so neither brightness nor contrast tells
-where it is: only that it is whole does. Drawn with torch, a whole batch at once.
+their fragments. Fragments have the colours and strokes of the digit, so neither brightness nor contrast tells where
+it is: only that it is whole does. Drawn with torch, a whole batch at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 SIDE, PATCH = 80, 8
 NUM_CLASSES = 10
-MAX_FRAGMENTS = 7  # on a whole canvas
+MAX_FRAGMENTS = 8  # on a whole canvas
 GROUND, CONTRAST = 55.0, 0.4  # mean brightness and strength of the texture: every colour of ink stands out
 INK = (22.0, 30.0)  # side of the digit's ink area, pixels
-CLEARANCE = 26.0  # least distance of a fragment's centre from the digit's, pixels: the digit stays legible
+CLEARANCE = 28.0  # least distance of a fragment's centre from the digit's, pixels: the digit stays legible
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
@@ -80,10 +80,10 @@ def _draw_fragment(sprites: Tensor, side: int, x: Tensor, y: Tensor, generator: 
 
 
 def _piece(num: int, generator: torch.Generator) -> Tensor:
-    """A square window of about half the ink's side at a random place of each sprite, [num, 1, SPRITE, SPRITE]."""
+    """A square window of some 40 % of the ink's side at a random place of each sprite, [num, 1, SPRITE, SPRITE]."""
     at = torch.arange(SPRITE, dtype=torch.float32) + 0.5
     margin = (SPRITE - SPRITE_INK) / 2
-    half = _uniform(num, 0.22, 0.32, generator) * SPRITE_INK
+    half = _uniform(num, 0.16, 0.23, generator) * SPRITE_INK
     inside = []
     for _ in range(2):
         middle = margin + half + _uniform(num, 0, 1, generator) * (SPRITE_INK - 2 * half)

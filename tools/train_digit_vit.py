@@ -69,7 +69,7 @@ RECIPES = {
             Phase(40_000, 5),
             Phase(50_000, 8, mixed=True),
             Phase(50_000, GRID, mixed=True),
-            Phase(45_000, GRID),
+            Phase(50_000, GRID),
         ),
         learning_rate=1.5e-3,
     ),
