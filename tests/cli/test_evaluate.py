@@ -118,7 +118,8 @@ def test_report_needs_no_model(vidprune: Run, videos: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("7 videos listed, 5 decoded, 2 failed") == 2
     assert {name: (run / name).read_text() for name in written} == written
-    done = vidprune("report", tmp_path)
+    (tmp_path / "empty").mkdir()
+    done = vidprune("report", tmp_path / "empty")
     assert done.code == 2
     assert "is no run" in done.err
 
