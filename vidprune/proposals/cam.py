@@ -28,7 +28,7 @@ class CAM(WeightedFeatures):
     """a_k = w_c^k, the weight of channel k for the predicted class c. Only where the logits are linear in the means."""
 
     def __init__(self, net: ConvClassifier, name: str) -> None:
-        net.class_weights()  # raises here rather than at the first clip
+        net.check_linear_head()
         super().__init__(net, name)
 
     def sample_maps(self, samples: Tensor) -> Tensor:

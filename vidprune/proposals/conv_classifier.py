@@ -42,12 +42,12 @@ class ConvClassifier(nn.Module, ABC):
         """Maps of samples [S, ...] as maps of clips [B, t', h', w']."""
 
     @abstractmethod
-    def class_weights(self) -> Tensor:
-        """The last layer's weights [classes, C], where the logits are linear in the mean of the feature maps.
+    def check_linear_head(self) -> None:
+        """Raise `UnsupportedModelError` unless the logits are one linear layer on the mean of the feature maps."""
 
-        Raises:
-            UnsupportedModelError: where something else stands between the feature maps and the logits.
-        """
+    @abstractmethod
+    def class_weights(self) -> Tensor:
+        """The weights [classes, C] of that layer."""
 
     @abstractmethod
     def gmacs(self, clip_shape: ClipShape) -> tuple[float, float]:

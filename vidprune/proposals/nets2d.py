@@ -89,16 +89,20 @@ class TimmNet(ConvClassifier):
     def clip_maps(self, maps: Tensor, num_clips: int) -> Tensor:
         return maps.unflatten(0, (num_clips, -1))  # [B * T, h', w'] -> [B, T, h', w']
 
-    def class_weights(self) -> Tensor:
+    def check_linear_head(self) -> None:
         layer = self.net.get_classifier()
         if isinstance(layer, nn.Linear) and layer.in_features == self.num_channels:
             probe = torch.randn(2, layer.in_features, 2, 3, generator=torch.Generator().manual_seed(0)).to(layer.weight)
             if torch.allclose(self.classify(probe), layer(probe.mean(dim=(2, 3))), atol=1e-4, rtol=1e-3):
-                return layer.weight
+                return
         raise UnsupportedModelError(
             f"the logits of {self.name} are not one linear layer on the mean of its feature maps, so a class has no "
             "weight per channel; use gradcam, or a network such as mobileone_s0 or resnet18"
         )
+
+    def class_weights(self) -> Tensor:
+        weights: Tensor = self.net.get_classifier().weight
+        return weights
 
     def gmacs(self, clip_shape: ClipShape) -> tuple[float, float]:
         frames, *size = clip_shape
@@ -113,7 +117,8 @@ class ChannelMean(WeightedFeatures):
         return self.net.features(samples).mean(dim=1, dtype=torch.float32)
 
     def gmacs(self, clip_shape: ClipShape) -> float:
-        return self.net.gmacs(clip_shape)[0]
+        frames, *size = clip_shape  # the classifier is not counted, nor built
+        return frames * count_gmacs(_Part(self.net.name, head=False), tuple(size))
 
     def norm_gmacs(self, clip_shape: ClipShape) -> float:
         frames, *size = clip_shape

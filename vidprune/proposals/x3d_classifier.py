@@ -66,11 +66,14 @@ class X3DNet(ConvClassifier):
     def clip_maps(self, maps: Tensor, num_clips: int) -> Tensor:
         return maps
 
-    def class_weights(self) -> Tensor:
+    def check_linear_head(self) -> None:
         raise UnsupportedModelError(
             f"{self.name} has a layer and a ReLU between its feature maps and its last layer, so a class has no weight "
             "per channel; use gradcam or scorecam, or an image network such as cam:mobileone_s0"
         )
+
+    def class_weights(self) -> Tensor:
+        raise UnsupportedModelError(f"{self.name} has no weight per class and channel; see check_linear_head")
 
     def gmacs(self, clip_shape: ClipShape) -> tuple[float, float]:
         head = sum(parameter.numel() for parameter in self.head.parameters() if parameter.ndim > 1)
