@@ -166,30 +166,50 @@ print("kept", vp.create_proposal("local_contrast").description)
 """
 
 
-def test_the_example_proposal_works_from_another_package(tmp_path: Path) -> None:
-    (example,) = code_blocks("CONTRIBUTING.md", "python")
-    (entry_point,) = code_blocks("CONTRIBUTING.md", "toml")
-    points = tomllib.loads(entry_point)["project"]["entry-points"]["vidprune.proposals"]
-    (tmp_path / "my_proposals.py").write_text(example)
-    metadata = tmp_path / "my_proposals-1.0.dist-info"
+USE_THE_PRUNER = """
+import torch, vidprune as vp
+from vidprune.config import build_method
+from vidprune.models import create_model
+model = create_model("videomae_tiny", num_classes=5).eval()
+clip = torch.randn(2, 3, 8, 112, 112)
+with torch.no_grad():
+    assert torch.equal(vp.prune(model, build_method({"name": "outliers", "keep_ratio": 1.0}))(clip), model(clip))
+    _, trace = vp.prune(model, build_method({"name": "outliers", "keep_ratio": 0.25})).forward_with_trace(clip)
+    tokens = model._pos_embed(model.patch_embed(clip))
+for sample, kept in zip(tokens.double().numpy(), trace.kept_index.numpy()):
+    far = ((sample - sample.mean(axis=0)) ** 2).sum(axis=1)
+    assert set(kept) == set(far.argsort()[-49:]), kept
+from vidprune.pruners import METHODS
+print("kept", METHODS.describe("outliers"))
+"""
+EXAMPLES = {  # in order of their places in the text: entry point group, what uses it
+    "my_proposals": ("vidprune.proposals", USE_THE_EXAMPLE),
+    "outliers": ("vidprune.methods", USE_THE_PRUNER),
+}
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_an_example_works_from_another_package(module: str, tmp_path: Path) -> None:
+    place = list(EXAMPLES).index(module)
+    group, use = EXAMPLES[module]
+    points = tomllib.loads(code_blocks("CONTRIBUTING.md", "toml")[place])["project"]["entry-points"][group]
+    (tmp_path / f"{module}.py").write_text(code_blocks("CONTRIBUTING.md", "python")[place])
+    metadata = tmp_path / f"{module}-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-proposals\nVersion: 1.0\n")
+    package = module.replace("_", "-")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     lines = [f"{name} = {target}" for name, target in points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[vidprune.proposals]", *lines]))
+    (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", USE_THE_EXAMPLE],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
+        [sys.executable, "-c", use], env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "kept from my-proposals"
+    assert done.stdout.strip() == f"kept from {package}"
 
 
-def test_the_example_is_short_enough_to_copy() -> None:
-    (example,) = code_blocks("CONTRIBUTING.md", "python")
-    body = example[example.index("class ") :]
-    assert len(body.splitlines()) <= 15
+@pytest.mark.parametrize(("place", "lines"), [(0, 15), (1, 20)])
+def test_an_example_is_short_enough_to_copy(place: int, lines: int) -> None:
+    example = code_blocks("CONTRIBUTING.md", "python")[place]
+    body = [line for line in example[example.index("class ") :].splitlines() if line.strip()]
+    assert len(body) <= lines
