@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidprune import __version__
-from vidprune.cli import bench, calibrate, demo, evaluate, flops, listing, predict, report, validate, visualize
+from vidprune.cli import bench, calibrate, demo, evaluate, flops, listing, predict, report, sweep, validate, visualize
 
 app = typer.Typer(
     name="vidprune",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
 app.command("visualize")(visualize.visualize)
 app.command("flops")(flops.flops)

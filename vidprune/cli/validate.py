@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vidprune.cli import options as opt
-from vidprune.errors import ConfigError, VidpruneError
-
-if TYPE_CHECKING:
-    from vidprune.config import RunConfig
+from vidprune.errors import VidpruneError
 
 MAX_LINES = 20  # of problems on a screen; --json has all
 
@@ -28,16 +24,17 @@ def validate(
     own_label_order: Annotated[
         bool, typer.Option("--own-label-order", help="Other labels than Kinetics-400's published ones are meant.")
     ] = False,
+    settings: opt.Settings = None,
     as_json: opt.Json = False,
 ) -> None:
     """Say what is wrong with a manifest or a config before anything runs.
 
-    A manifest is read whole and its files are looked for; a config's names, options and files are checked and its
-    model is built without weights. Exit code 0 if usable, else 2 with one line per problem.
+    A manifest is read whole and its files are looked for; a config's names, options and files are checked, its manifest
+    too, and every model it describes is built without weights. Exit code 0 if usable, else 2 with one line per problem.
     """
     try:
         if Path(path).suffix.lower() in (".yaml", ".yml") and not Path(path).is_dir():
-            report = _check_config(path)
+            report = _check_config(path, settings)
         else:
             report = _check_manifest(path, root, format, class_names, num_classes, own_label_order)
     except VidpruneError as error:
@@ -75,85 +72,20 @@ def _check_manifest(
     return {"kind": "manifest"} | asdict(report)
 
 
-def _check_config(path: str) -> dict[str, Any]:
-    from vidprune.config import load_config
+def _check_config(path: str, settings: list[str] | None) -> dict[str, Any]:
+    from vidprune.config import apply_settings, check_config, read_data
 
-    run = load_config(path)
-    report: dict[str, Any] = {"kind": "config", "model": run.model.name, "checkpoint": run.model.checkpoint}
-    report |= {"method": run.method, "views": dict(run.views), "device": run.device, "dtype": run.dtype}
-    report |= {"warnings": [], "problems": []}
-    checks: tuple[Callable[[RunConfig, list[str]], None], ...]
-    checks = (_check_checkpoint, _check_proposal_checkpoint, _check_names, _check_device, _check_objects)
-    for check in checks:
-        try:
-            check(run, report["warnings"])
-        except VidpruneError as error:
-            report["problems"].append(str(error))
-    return report
-
-
-def _check_checkpoint(run: RunConfig, warnings: list[str]) -> None:
-    from vidprune.config import DEMO, demo_file
-
-    checkpoint = str(demo_file("videomae_tiny.safetensors")) if run.model.name == DEMO else run.model.checkpoint
-    if checkpoint is None:
-        warnings.append(f"model {run.model.name} has no checkpoint: its weights are random")
-    else:
-        _require_file("checkpoint", checkpoint)
-
-
-def _check_proposal_checkpoint(run: RunConfig, warnings: list[str]) -> None:
-    from vidprune.config import build_methods
-
-    for method in build_methods(run.method, run.model):
-        proposal, checkpoint = (getattr(method, name, None) for name in ("proposal", "proposal_checkpoint"))
-        if checkpoint is not None:
-            _require_file("proposal_checkpoint", checkpoint)
-        elif isinstance(proposal, str):
-            warnings.append(f"proposal {proposal} has no proposal_checkpoint: its weights are random")
-
-
-def _require_file(what: str, path: str) -> None:
-    if not Path(path).exists():
-        raise ConfigError(f"{what} {path} does not exist; relative paths start from the current folder, {Path.cwd()}")
-
-
-def _check_names(run: RunConfig, warnings: list[str]) -> None:
-    from vidprune.config import DEMO
-    from vidprune.evaluation.label_order import check_class_names
-    from vidprune.labels import class_names
-
-    if run.class_names is None:
-        return
-    # The number of classes of a checkpoint is known once it is loaded, not here.
-    by_weights = run.model.checkpoint is not None or run.model.name == DEMO
-    names = class_names(run.class_names, run.model.num_classes or (None if by_weights else 400))
-    order = check_class_names(names)
-    if order.status == "disagrees":
-        warnings.append(order.text)
-
-
-def _check_device(run: RunConfig, warnings: list[str]) -> None:
-    from vidprune.config import resolve_device
-    from vidprune.video import VIDEO_BACKENDS
-
-    if run.backend not in VIDEO_BACKENDS:
-        VIDEO_BACKENDS.describe(run.backend)  # raises with the nearest names, and imports no decoder
-    resolve_device(run.device)
-
-
-def _check_objects(run: RunConfig, warnings: list[str]) -> None:
-    """Build model, method and views from shapes alone."""
-    import torch
-
-    from vidprune.config import DEMO, build_methods, build_views, without_weights
-    from vidprune.models import create_model
-    from vidprune.pruning import prune
-
-    with torch.device("meta"):
-        host = create_model("videomae_tiny" if run.model.name == DEMO else run.model.name, run.model.num_classes)
-    methods = build_methods(without_weights(run.method), run.model)
-    build_views(run, prune(host, methods, self_check=False) if methods else host)
+    check = check_config(apply_settings(read_data(path), settings or ()), source=path)
+    report: dict[str, Any] = {"kind": "config", "verb": check.verb}
+    if check.evaluation is not None:
+        report |= {"manifest": check.evaluation.manifest, "out": check.evaluation.out}
+    if check.verb == "sweep":
+        report["points"] = [point.name for point in check.points]
+    elif check.points:
+        run = check.points[0].run
+        report |= {"model": run.model.name, "checkpoint": run.model.checkpoint}
+        report |= {"method": run.method, "views": dict(run.views), "device": run.device, "dtype": run.dtype}
+    return report | {"warnings": check.warnings, "problems": check.problems}
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -197,10 +129,12 @@ def _counts(counts: list[dict[str, int]]) -> str:
 def _config_facts(report: dict[str, Any]) -> dict[str, str]:
     from vidprune.config import method_steps
 
-    names = ("model", "checkpoint", "device", "dtype")
+    names = ("verb", "manifest", "out", "model", "checkpoint", "device", "dtype")
     facts = {name: str(report[name]) for name in names if report.get(name) is not None}
     parts = {"method": method_steps(report.get("method") or []), "views": [report.get("views") or {}]}
     for name, mappings in parts.items():
         words = (", ".join(f"{key} {value}" for key, value in mapping.items()) for mapping in mappings)
         facts[name] = ", then ".join(filter(None, words))
+    if report.get("points"):
+        facts["points"] = f"{len(report['points'])}" + "".join(f"\n    {name}" for name in report["points"])
     return {name: value for name, value in facts.items() if value}

@@ -23,6 +23,7 @@ from vidprune.config.building import (
     share_proposals,
     without_weights,
 )
+from vidprune.config.checks import ConfigCheck, check_config
 from vidprune.config.classes import (
     DEMO,
     DTYPES,
@@ -47,6 +48,7 @@ from vidprune.config.reading import (
 __all__ = [
     "DEMO",
     "DTYPES",
+    "ConfigCheck",
     "EvaluateConfig",
     "ModelConfig",
     "PointConfig",
@@ -60,6 +62,7 @@ __all__ = [
     "build_methods",
     "build_model",
     "build_views",
+    "check_config",
     "demo_file",
     "demo_or_path",
     "expand",

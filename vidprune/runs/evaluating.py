@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from vidprune.config import DEMO, EvaluateConfig, RunConfig, build_model, build_views, demo_or_path, resolve_device
+from vidprune.config import EvaluateConfig, RunConfig, build_model, build_views, demo_or_path, resolve_device
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.runner import RunnerSettings, run_entries
@@ -75,7 +75,7 @@ def manifest_of(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Man
     )
     manifest = dataclasses.replace(manifest, entries=manifest.entries[: config.limit])
     order = check_label_order(manifest, num_classes)
-    doubts = (order.text,) if order.status == "disagrees" and run.model.name != DEMO else ()
+    doubts = (order.text,) if order.status == "disagrees" else ()
     return dataclasses.replace(manifest, warnings=(*manifest.warnings, *doubts))
 
 

@@ -21,6 +21,7 @@ from vidprune.config import (
     share_proposals,
 )
 from vidprune.evaluation.compare import write_comparison
+from vidprune.evaluation.comparison import Comparison
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.store import PredictionStore, Row
@@ -41,25 +42,29 @@ AFTER_THE_MAP = ("keep_ratio", "mass", "min_keep_ratio", "max_keep_ratio", "alig
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep left in its folder: table.md, table.csv, report.html, and a run under points/ for each report."""
+    """What a sweep left in its folder `out`: table.md, table.csv, report.html, and a run under points/ for each point.
+
+    Attributes:
+        comparison: the points beside each other, each model's dense one first.
+    """
 
     out: str
-    reports: tuple[EvaluationReport, ...]
+    comparison: Comparison
+
+    @property
+    def reports(self) -> tuple[EvaluationReport, ...]:
+        """The figures of every point."""
+        return tuple(run.report for run in self.comparison.runs)
 
     @property
     def is_complete(self) -> bool:
         """Every listed video has a row at every point."""
         return all(report.is_complete for report in self.reports)
 
-    @property
-    def num_failed(self) -> int:
-        """Videos without a prediction, at the point that has most of them."""
-        return max(report.num_failed for report in self.reports)
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        reports = [report.as_dict() for report in self.reports]
-        return {"out": self.out, "is_complete": self.is_complete, "num_failed": self.num_failed, "points": reports}
+        points = [run.as_dict() for run in self.comparison.runs]
+        return {"out": self.out, "is_complete": self.is_complete, "points": points}
 
 
 def sweep(
@@ -97,9 +102,9 @@ def sweep(
         on_start(len(missing), len(entries) - len(missing), manifest.warnings)
     run_points(entries, points, settings, backend=shared.run.backend, decode=decode, on_video=on_video)
     folders = [point.store.folder for point in points]
-    reports = tuple(write_report(folder) for folder in folders)
-    write_comparison(folders, Path(shared.out))
-    return SweepReport(shared.out, reports)
+    for folder in folders:
+        write_report(folder)
+    return SweepReport(shared.out, write_comparison(folders, Path(shared.out)))
 
 
 @dataclass(frozen=True)
