@@ -1,14 +1,14 @@
 """A table of published costs, each beside the cost counted here: `vidprune flops --table`.
 
-    convention: fvcore
-    rows:
-      - {name: PaPr ViT-B z .5, source: "PaPr, table 1", published: 8.98, model: timm/vit_base_patch16_224,
-         method: {name: papr, keep_ratio: 0.5, proposal: mobileone_s0}}
+convention: fvcore
+rows:
+  - {name: PaPr ViT-B z .5, source: "PaPr, table 1", published: 8.98, model: timm/vit_base_patch16_224,
+     method: {name: papr, keep_ratio: 0.5, proposal: mobileone_s0}}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -18,11 +18,15 @@ from typing import Any
 from torch import nn
 
 from vidprune.config import build_methods, read_data, without_weights
+from vidprune.config.building import share_proposals
 from vidprune.config.classes import DEMO, ModelConfig
 from vidprune.config.fields import build, checked_keys
 from vidprune.errors import ConfigError
 from vidprune.profiling.flops import CONVENTIONS, FlopsReport, counts_plan, flops
 from vidprune.proposals import create_proposal
+from vidprune.proposals.base import Proposal
+
+Proposals = dict[Hashable, Proposal]
 
 TOLERANCE_PERCENT = 0.5
 DENSE = {"name": "dense"}
@@ -40,7 +44,7 @@ class TableRow:
         method: as in every config: a mapping, a list of them, or dense.
         token_counts, mlp_token_counts: instead of a method, tokens entering each block and each MLP, prefix included.
         added_linears: linear layers that the method adds to the host, each as [tokens, inputs, outputs].
-        proposal_side: pixels a side of what the proposal saw in the published count, where that was not the whole input.
+        proposal_side: pixels a side of the proposal's input in the published count, where that is not the model's.
         labelled: fields of the method as the paper labels the row, where the label cannot be what was counted.
         note: what a reader must know of the row.
     """
@@ -134,17 +138,22 @@ def _read_row(data: object, where: str) -> TableRow:
     return row
 
 
-def count_row(row: TableRow, convention: str) -> CountedRow:
-    """The cost of a row's model and method, and of what its label says."""
+def count_rows(rows: Sequence[TableRow], convention: str) -> list[CountedRow]:
+    """The cost of every row's model and method, and of what its label says. Proposals that rows share are made once."""
+    made: Proposals = {}
+    return [_count_row(row, convention, made) for row in rows]
+
+
+def _count_row(row: TableRow, convention: str, made: Proposals) -> CountedRow:
     added = sum(tokens * inputs * outputs for tokens, inputs, outputs in row.added_linears) / 1e9
     labelled = None
     if row.labelled is not None:
         steps = without_weights(row.method)
-        labelled = count_model(row.model, [steps[0] | dict(row.labelled), *steps[1:]], convention).total_gmacs
+        labelled = count_model(row.model, [steps[0] | dict(row.labelled), *steps[1:]], convention, made).total_gmacs
     if row.token_counts is not None:
         plan = counts_plan(row.token_counts, row.mlp_token_counts)
         return CountedRow(row, flops(meta_host(row.model), convention=convention, plans=[plan]), added, labelled)
-    report = count_model(row.model, row.method, convention)
+    report = count_model(row.model, row.method, convention, made)
     if row.proposal_side is not None:
         report = replace(report, proposal_gmacs=_proposal_gmacs(row, convention))
     return CountedRow(row, report, added, labelled)
@@ -158,17 +167,21 @@ def _proposal_gmacs(row: TableRow, convention: str) -> float:
     return proposal.gmacs((1, side, side)) + extra
 
 
-def count_model(model_name: str, method: object, convention: str) -> FlopsReport:
-    """The cost of a named model under a method as in a config; neither's weights are read."""
+def count_model(model_name: str, method: object, convention: str, made: Proposals | None = None) -> FlopsReport:
+    """The cost of a named model under a method as in a config; neither's weights are read.
+
+    Args:
+        made: proposals made so far, which are used again; this call adds its own.
+    """
     from vidprune.pruning import prune
 
     steps = without_weights(method)
-    methods = build_methods(steps, ModelConfig(name=model_name))
+    methods = share_proposals(build_methods(steps, ModelConfig(name=model_name)), {} if made is None else made)
     host = meta_host(model_name)
     return flops(prune(host, methods, self_check=False) if methods else host, convention=convention)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def meta_host(model_name: str) -> nn.Module:
     """The named model without memory for its weights."""
     import torch

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from vidprune.cli import options as opt
+from vidprune.errors import ConfigError
+
+DEPENDS = "* depends on the input"
+_COSTS = ("vit_gmacs", "total_gmacs", "reduction", "reduction_gmacs", "token_counts", "mlp_token_counts", "num_kept")
+_COSTS += ("num_final",)
 
 
 def flops(
@@ -20,49 +27,124 @@ def flops(
     proposal: opt.Proposal = None,
     input_treatment: opt.InputTreatment = None,
     method_option: opt.MethodOptions = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(help="In place of a method: tokens entering each block, prefix included, as in 197,197,139,..."),
+    ] = None,
+    mlp_counts: Annotated[
+        str | None, typer.Option(help="With --counts: tokens entering each MLP.  [default: as many]")
+    ] = None,
     convention: Annotated[str, typer.Option(help="matmul, or fvcore (adds its LayerNorm count).")] = "matmul",
+    table: Annotated[
+        str | None, typer.Option(help="A YAML table of published costs; each is printed beside what is counted here.")
+    ] = None,
+    csv_file: Annotated[str | None, typer.Option("--csv", help="Write the rows to this file as well.")] = None,
     config: opt.Config = None,
     settings: opt.Settings = None,
     as_json: opt.Json = False,
 ) -> None:
-    """GFLOPs per view (multiply-accumulates, as the papers count), the proposal apart. Needs no weights."""
-    rows = []
-    for ratio in keep_ratio or [None]:  # type: ignore[list-item]  # None: the config's, or the default
-        run = opt.resolve(
-            config,
-            model={"name": model},
-            method=opt.method_fields(
+    """GFLOPs per view (multiply-accumulates, as the papers count), the proposal apart. Needs no weights.
+
+    Image models of timm go by timm/NAME: `--model timm/convnext_base --proposal mobileone_s0`.
+    """
+    if table is not None:
+        if any(value is not None for value in (model, method, keep_ratio, counts, config)):
+            raise ConfigError("--table names its own models and methods, so it goes with none of those flags")
+        rows = _table_rows(table)
+    elif counts is not None:
+        if any(value is not None for value in (method, keep_ratio, proposal, method_option)):
+            raise ConfigError("--counts stand for a method, so they go with no --method and none of its flags")
+        rows = [_counts_row(model, counts, mlp_counts, convention)]
+    else:
+        rows = []
+        for ratio in keep_ratio or [None]:  # type: ignore[list-item]  # None: the config's, or the default
+            fields = opt.method_fields(
                 method, method_option, keep_ratio=ratio, proposal=proposal, input_treatment=input_treatment
-            ),
-            views={},
-            settings=settings,
-        )
-        rows.append(_row(run.model.name, run.method, convention))
+            )
+            run = opt.resolve(config, model={"name": model}, method=fields, views={}, settings=settings)
+            rows.append(_row(run.model.name, run.method, convention))
+    if csv_file is not None:
+        _write_csv(csv_file, rows)
     if as_json:
         for row in rows:
             print(json.dumps(row))
+    elif table is not None:
+        _print_published(rows)
     else:
         _print_table(rows)
 
 
 def _row(model_name: str, method: object, convention: str) -> dict[str, Any]:
-    import torch
+    from vidprune.config import without_weights
+    from vidprune.flops_table import count_model
 
-    from vidprune.config import DEMO, ModelConfig, build_methods, without_weights
-    from vidprune.models import create_model
-    from vidprune.profiling.flops import flops as count
-    from vidprune.pruning import prune
-
-    steps = without_weights(method)  # counting needs none
+    steps = without_weights(method)
     fields = {k: v for step in reversed(steps) for k, v in step.items()}  # of a chain, the first step's come first
     fields["name"] = "+".join(step["name"] for step in steps)
-    with torch.device("meta"):
-        host = create_model("videomae_tiny" if model_name == DEMO else model_name)
-    methods = build_methods(steps, ModelConfig(name=model_name))
-    report = count(prune(host, methods, self_check=False) if methods else host, convention=convention)
     row = {"model": model_name} | {k: v for k, v in fields.items() if isinstance(v, str | float | int)}
-    row |= asdict(report) | {"total_gmacs": report.total_gmacs, "reduction": report.reduction}
-    return row | {"num_kept": report.token_counts[0], "num_final": report.mlp_token_counts[-1]}
+    return row | _costs(count_model(model_name, steps, convention))
+
+
+def _counts_row(model: str | None, counts: str, mlp_counts: str | None, convention: str) -> dict[str, Any]:
+    from vidprune.config import ModelConfig
+    from vidprune.flops_table import meta_host
+    from vidprune.profiling.flops import counts_plan
+    from vidprune.profiling.flops import flops as count
+
+    plan = counts_plan(_numbers(counts), None if mlp_counts is None else _numbers(mlp_counts))
+    name = model or ModelConfig().name
+    return {"model": name, "name": "counts"} | _costs(count(meta_host(name), convention=convention, plans=[plan]))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [round(float(part)) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"counts are numbers between commas, such as 197,197,139, got {text!r}") from None
+
+
+def _costs(report: Any) -> dict[str, Any]:
+    """The report as plain values; what is known after a forward pass alone is None."""
+    costs = asdict(report) | {"total_gmacs": report.total_gmacs, "reduction": report.reduction}
+    entering = report.token_counts if report.pointwise_share is None else report.mlp_token_counts
+    costs |= {"num_kept": entering[0], "num_final": report.mlp_token_counts[-1]}
+    return costs | dict.fromkeys(_COSTS) if report.depends_on_input else costs
+
+
+def _table_rows(path: str) -> list[dict[str, Any]]:
+    from vidprune.flops_table import count_rows, read_table
+
+    convention, rows = read_table(path)
+    return [counted.as_dict() for counted in count_rows(rows, convention)]
+
+
+def _write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    try:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _print_published(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from vidprune.cli.screen import console
+
+    agree = sum(row["reproduced"] == "yes" for row in rows)
+    title = f"GFLOPs per view (multiply-accumulates): {agree} of {len(rows)} published figures reproduced"
+    screen = Table(title=title, title_justify="left", caption_justify="left")
+    for header, justify in (("", "left"), ("published", "right"), ("counted", "right"), ("off by", "right")):
+        screen.add_column(header, justify=justify)  # type: ignore[arg-type]
+    screen.add_column("note")
+    for row in rows:
+        off = f"{row['difference_percent']:+.1f} %"
+        note = row["note"] or ("" if row["reproduced"] == "yes" else "differs")
+        screen.add_row(row["name"], str(row["published_gflops"]), f"{row['gflops']:.2f}", off, note)
+    console().print(screen)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -78,14 +160,21 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         title=f"{first['model']}, {method}: GFLOPs per view (multiply-accumulates, {first['convention']})",
         title_justify="left",
     )
-    for header in ("z", "tokens", "of", "dense", "ViT", "proposal", "total", "reduction"):
+    places, host = ("tokens", "ViT") if first["pointwise_share"] is None else ("pixels", "host")
+    for header in ("z", places, "of", "dense", host, "proposal", "total", "reduction"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            f"{row['keep_ratio']:g}" if "keep_ratio" in row else "-",
-            str(row["num_kept"]) if row["num_kept"] == row["num_final"] else f"{row['num_kept']} to {row['num_final']}",
-            str(row["num_tokens"]),
-            *(f"{row[key]:.2f}" for key in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "total_gmacs")),
-            f"{row['reduction']:.2f}x",
-        )
+        table.add_row(f"{row['keep_ratio']:g}" if "keep_ratio" in row else "-", *_cells(row))
     console().print(table)
+    if any(row["depends_on_input"] for row in rows):
+        console().print(f"{DEPENDS}: measure the counts on your data (trace.token_counts), then give them as --counts")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """The columns after the keep ratio."""
+    if row["depends_on_input"]:
+        costs = ["*", f"{row['proposal_gmacs']:.2f}", "*", "*"]
+        return ["*", str(row["num_tokens"]), f"{row['dense_gmacs']:.2f}", *costs]
+    kept = str(row["num_kept"]) if row["num_kept"] == row["num_final"] else f"{row['num_kept']} to {row['num_final']}"
+    costs = [f"{row[key]:.2f}" for key in ("dense_gmacs", "vit_gmacs", "proposal_gmacs", "total_gmacs")]
+    return [kept, str(row["num_tokens"]), *costs, f"{row['reduction']:.2f}x"]

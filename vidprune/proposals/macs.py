@@ -11,23 +11,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 
-@lru_cache(maxsize=256)
 def count_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> float:
     """Giga multiply-accumulates of the network made by `build` on one clip of (T, H, W) pixels, or one image of (H, W).
 
     Convolutions and linear layers count; norms, activations, pooling and resampling are free, as in the papers.
     """
-    with torch.device("meta"), torch.no_grad():
-        net = build().eval()
-        counter = FlopCounterMode(display=False)
-        with counter:
-            net(torch.empty(1, 3, *clip_shape))
-    return counter.get_total_flops() / 2 / 1e9
+    return _count(build, clip_shape)[0] / 1e9
+
+
+def count_norm_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> float:
+    """What fvcore adds for the batch norms of that network: 2 for each element that one puts out, in units of 1e9."""
+    return 2 * _count(build, clip_shape)[1] / 1e9
 
 
 @lru_cache(maxsize=256)
-def count_norm_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> float:
-    """What fvcore adds for the batch norms of that network: 2 for each element that one puts out, in units of 1e9."""
+def _count(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> tuple[float, int]:
+    """Multiply-accumulates, and elements that batch norms put out."""
     elements = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -39,5 +38,7 @@ def count_norm_gmacs(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]
         for module in net.modules():
             if isinstance(module, _BatchNorm):
                 module.register_forward_hook(add)
-        net(torch.empty(1, 3, *clip_shape))
-    return 2 * elements / 1e9
+        counter = FlopCounterMode(display=False)
+        with counter:
+            net(torch.empty(1, 3, *clip_shape))
+    return counter.get_total_flops() / 2, elements
