@@ -14,6 +14,7 @@ _PUBLIC = {
     "create_model": "vidprune.models",
     "load_model": "vidprune.models",
     "create_proposal": "vidprune.proposals",
+    "FrameBatch": "vidprune.models.frame_batch",
     "prune": "vidprune.pruning",
     "PrunedViT": "vidprune.pruning",
     "PaPr": "vidprune.pruners.papr",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.labels import class_names as class_names
     from vidprune.models import create_model as create_model
     from vidprune.models import load_model as load_model
+    from vidprune.models.frame_batch import FrameBatch as FrameBatch
     from vidprune.profiling.flops import flops as flops
     from vidprune.proposals import create_proposal as create_proposal
     from vidprune.pruners.ats import ATS as ATS

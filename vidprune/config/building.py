@@ -58,7 +58,7 @@ def build_method(method: Mapping[str, Any], model: ModelConfig | None = None) ->
     cls = METHODS.get(name)
     if name == "papr" and model is not None and model.name == DEMO and "proposal" not in fields:
         fields["proposal"] = "x3d_tiny"
-    if fields.get("proposal") == "x3d_tiny" and "proposal_checkpoint" not in fields:
+    if str(fields.get("proposal")).rpartition(":")[2] == "x3d_tiny" and "proposal_checkpoint" not in fields:
         fields["proposal_checkpoint"] = str(demo_file("x3d_tiny.safetensors"))
     pruner: Pruner = build(cls, fields, f"method {name}")
     return pruner
