@@ -43,7 +43,7 @@ def stored_run(
     store = new_store(folder, len(names), more, store=stored, **identity)
     rows = []
     for position, (name, logits, label) in enumerate(zip(names, view_logits, labels, strict=True)):
-        values: dict[str, Any] = {"model_s": model_s, "decode_s": 0.1, "num_kept": 4}
+        values: dict[str, Any] = {"model_s": model_s, "decode_s": 0.1, "num_kept": 4 + position % 2}
         if stored == "logits":
             values["view_logits"] = logits.ravel()
         else:

@@ -16,6 +16,7 @@ from vidprune.errors import ConfigError
 from vidprune.evaluation.agreement import PairedDifference, agreement, kl_divergence, read_reference
 from vidprune.evaluation.compare import compare, find_runs, write_comparison
 from vidprune.evaluation.comparison import varying_options
+from vidprune.evaluation.files import write_report
 from vidprune.evaluation.store import PredictionStore, StoreError
 from vidprune.evaluation.tables import comparison_csv, comparison_markdown, model_table, proposal_table
 
@@ -273,6 +274,22 @@ def test_columns_without_a_figure_are_left_out(tmp_path: Path) -> None:
     for absent in ("top-1", "GFLOPs", "vs dense"):
         assert absent not in columns
     assert "top1_by_probs" in comparison_csv(comparison)
+
+
+def test_views_that_keep_their_own_numbers_are_given_by_their_mean(tmp_path: Path) -> None:
+    facts = {"num_kept": None, "cost": None}
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS, facts=facts, failed={0, 2})
+    report = write_report(run)
+    assert report.num_kept == pytest.approx((18 * 4 + 20 * 5) / 38)
+    assert "Tokens kept: 4.5 on average of 8. Weights" in (run / "report.md").read_text()
+    (row,) = model_table(compare([run])).rows
+    assert "4.5" in [cell.text for cell in row]
+
+
+def test_a_report_says_what_the_run_costs(sweep: Path) -> None:
+    write_report(sweep / "points" / "b")
+    text = (sweep / "points" / "b" / "report.md").read_text()
+    assert "GFLOPs per view: 90, the proposal's 5, dense 180." in text
 
 
 def test_options_that_differ_are_told_apart() -> None:

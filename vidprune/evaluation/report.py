@@ -119,8 +119,13 @@ class EvaluationReport:
         """The tokens per view in words."""
         if self.num_kept is None:
             return "not recorded"
-        kept = f"{self.num_kept:.0f}" if float(self.num_kept).is_integer() else f"{self.num_kept:.1f} on average"
+        kept = f"{self.num_kept:.0f}" if self.keeps_a_fixed_number else f"{self.num_kept:.1f} on average"
         return f"{kept} of {self.num_tokens}"
+
+    @property
+    def keeps_a_fixed_number(self) -> bool:
+        """Every view keeps as many tokens as any other; a mean that is whole reads the same."""
+        return self.num_kept is not None and float(self.num_kept).is_integer()
 
     @property
     def num_views(self) -> int:

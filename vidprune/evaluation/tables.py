@@ -233,7 +233,7 @@ def _decoded(run: ComparedRun) -> Cell:
 
 _POINT: tuple[Column, ...] = (
     ("z", _keep_ratio),
-    ("tokens", lambda run: number(run.report.num_kept, ".4g")),
+    ("tokens", lambda run: number(run.report.num_kept, ".0f" if run.report.keeps_a_fixed_number else ".1f")),
     ("GFLOPs", lambda run: number(_cost(run, "total_gmacs"), ".4g")),
 )
 _BESIDE_DENSE: tuple[Column, ...] = (
