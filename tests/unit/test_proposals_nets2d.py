@@ -200,7 +200,7 @@ def test_real_weights_know_real_photos(tmp_path: Path) -> None:
     folder = Path(photos.submodule_search_locations[0]) / "data"
     files = sorted(folder.glob("imagenet_*.jpg"))
     labels = torch.tensor([int(re.findall(r"_(\d+)\.jpg", file.name)[0]) for file in files])
-    images = np.stack([np.array(Image.open(file).convert("RGB").resize((224, 224))) for file in files])  # [20, 224, 224, 3]
+    images = np.stack([np.array(Image.open(file).convert("RGB").resize((224, 224))) for file in files])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)[:, :, None] / 255
     pixels = (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1, 1)
     for treatment, right in (("own_norm", 17), ("native", 16)):
