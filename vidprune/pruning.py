@@ -113,21 +113,24 @@ class PrunedViT(nn.Module):
         return logits, trace_of(parts, self.notes(), self.ragged)
 
     def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, list[Part]]:
-        host = self.host
         if proposal_map is not None and self.proposal is None:
             raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
-        if self.embeds_kept and tuple(pixels.shape[1:]) == input_shape(host)[1:]:
+        if self.embeds_kept and tuple(pixels.shape[1:]) == input_shape(self.host)[1:]:
             parts = self._run(self._choose_first(pixels, proposal_map))
-            return self._head(parts[0][0]), parts
+        else:
+            parts = self._run(self._embed_first(pixels, proposal_map))
+        logits = [self._head(part) for part, _ in parts]
+        return logits[0] if len(logits) == 1 else torch.cat(logits), parts
+
+    def _embed_first(self, pixels: Tensor, proposal_map: Tensor | None) -> TokenState | PackedState:
+        host = self.host
         embedded = host.patch_embed(pixels)  # [B, N, D], or [B, h, w, D] on hosts of dynamic size
         grid = TokenGrid(1, *embedded.shape[1:3]) if host.dynamic_img_size else self.token_grid
         tokens = host.norm_pre(host.patch_drop(host._pos_embed(embedded)))  # [B, P + N, D]
-        state = TokenState(tokens, grid, host.num_prefix_tokens, proposal_map=proposal_map)
+        state: TokenState | PackedState = TokenState(tokens, grid, host.num_prefix_tokens, proposal_map=proposal_map)
         for step in self.before_steps:
             state = step(pixels, state)
-        parts = self._run(state)
-        logits = [self._head(part) for part, _ in parts]
-        return logits[0] if len(logits) == 1 else torch.cat(logits), parts
+        return state
 
     @property
     def embeds_kept(self) -> bool:

@@ -35,9 +35,10 @@ def test_keep_mask_follows_t_h_w_order() -> None:
     mask = keep_mask(np.array([0, 7, 23]), TokenGrid(2, 3, 4))
     assert mask.shape == (2, 3, 4)
     assert [tuple(map(int, where)) for where in np.argwhere(mask)] == [(0, 0, 0), (0, 1, 3), (1, 2, 3)]
+    assert np.array_equal(keep_mask(np.array([0, 7, 23, -1, -1]), TokenGrid(2, 3, 4)), mask), "-1 pads"
 
 
-@pytest.mark.parametrize("kept_index", [np.array([24]), np.array([-1]), np.array([[1]]), np.array([0.5])])
+@pytest.mark.parametrize("kept_index", [np.array([24]), np.array([-2]), np.array([[1]]), np.array([0.5])])
 def test_keep_mask_refuses_what_is_no_index(kept_index: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="kept_index"):
         keep_mask(kept_index, TokenGrid(2, 3, 4))

@@ -217,7 +217,7 @@ def _merge_method(base: Any, given: dict[str, Any]) -> Any:
         return {"name": "dense"} | {k: v for k, v in given.items() if k != "name"}
     kept = dict(base) if base.get("name", name) == name else {}  # another method's options do not carry over
     fields = {field.name for field in dataclasses.fields(METHODS.get(name))}
-    default = {"keep_ratio": DEFAULT_KEEP_RATIO} if "keep_ratio" in fields else {}
+    default = {"keep_ratio": DEFAULT_KEEP_RATIO} if "keep_ratio" in fields and "mass" not in kept | given else {}
     return default | kept | given | {"name": name}
 
 
