@@ -21,6 +21,7 @@ from vidprune.pruning import PrunedViT, host_info, prune
 
 BATCH = 16
 MISS = 0.05  # share of dense by which a method may miss a target before it counts as out of its reach
+TOO_FAR = 0.75  # share of a dial beyond which another dial of the method is preferred: few tokens are left there
 
 
 @dataclass
@@ -78,17 +79,19 @@ def find_variants(task: Task, targets: Sequence[float]) -> tuple[list[Variant], 
 
 
 def _at_target(task: Task, name: str, dials: Sequence[Dial], target: float, calibration: Tensor) -> Variant:
-    """The method at the setting nearest to the target, with the first of its dials that comes near."""
-    wanted = target * flops(task.host).total_gmacs
+    """The method at the setting nearest to the target, on the first of its dials that need not be turned too far."""
+    dense = flops(task.host).total_gmacs
     found = []
-    for dial in dials:
+    for order, dial in enumerate(dials):
         cost = cache(lambda strength, dial=dial: measured_cost(build(task, dial.make(strength)), calibration))
-        strength = solve(lambda s, cost=cost: cost(s)[0], wanted, dial.num_steps)
-        chain = dial.make(strength)
-        found.append(Variant(name, target, describe(chain), build(task, chain, self_check=True), *cost(strength)))
-        if abs(found[-1].gmacs - wanted) <= MISS * wanted:
+        strength = solve(lambda s, cost=cost: cost(s)[0], target * dense, dial.num_steps)
+        miss = abs(cost(strength)[0] / dense - target)
+        missed, far = miss > MISS, strength > TOO_FAR * dial.num_steps
+        found.append(((missed, miss if missed else 0.0, far, order), dial.make(strength), cost(strength)))
+        if not missed and not far:
             break
-    return min(found, key=lambda variant: abs(variant.gmacs - wanted))
+    _, chain, figures = min(found)
+    return Variant(name, target, describe(chain), build(task, chain, self_check=True), *figures)
 
 
 def build(task: Task, chain: Chain, self_check: bool = False) -> PrunedViT:

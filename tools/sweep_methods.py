@@ -63,8 +63,9 @@ def spread(total: int, depth: int) -> tuple[int, ...]:
 
 
 def all_dials(setting: Setting) -> Iterator[tuple[str, list[Dial]]]:
-    """Every registered method and two combinations, each with its dials: the next one is for what the one before cannot
-    reach. A method without dials is one whose strength no single number here sets.
+    """Every registered method and two combinations, each with its dials, the method's defaults first.
+
+    A method without dials is one whose strength no single number here sets.
     """
     for name in METHODS.names():
         yield name, _dials_of(METHODS.get(name), setting)

@@ -143,8 +143,11 @@ Device: CPU ({_processor()}), {torch.get_num_threads()} thread(s), float32{note 
 
 `top-1` in percent with its 95 % Wilson interval; gaps in points, paired over the same inputs, with 95 % bootstrap
 intervals; GMACs per {task.unit} include the proposal; `speed` is dense time over the method's, medians of forward
-passes in turn, proposal included. Each method's strength was set by bisection on its cost alone; everything
-else is its default.
+passes in turn, proposal included.
+
+Each method's strength was set by bisection on its cost alone. All else is its default, but where that misses a target,
+or comes near it only with almost nothing left, the method acts in other blocks or earlier, as `setting` says. STAR is
+calibrated on validation digits. DiffRate's counts are not learned here but fall by the same share in each block.
 
 Against random at the same cost, in points:
 

@@ -116,6 +116,20 @@ def test_methods_that_cannot_run_or_reach_are_named(measure: ModuleType) -> None
     assert all(abs(v.gmacs / variants[0].gmacs - v.target) <= measure.MISS for v in variants)
 
 
+def test_a_dial_turned_too_far_gives_way_to_the_next(measure: ModuleType, methods: ModuleType) -> None:
+    task = _task("class token", depth=4)
+    dials = dict(methods.all_dials(_setting_of(task)))["evit"]
+    for target in (0.8, 0.45):
+        alone = [measure._at_target(task, "evit", [dial], target, task.calibration()) for dial in dials]
+        chosen = measure._at_target(task, "evit", dials, target, task.calibration())
+        strengths = [1000 * (1 - float(v.setting.removeprefix("keep_ratio=").split(",")[0])) for v in alone]
+        dense = flops(task.host).total_gmacs
+        fine = [abs(v.gmacs / dense - target) <= 0.05 and s <= 750 for v, s in zip(alone, strengths, strict=True)]
+        assert fine.count(True) >= 1
+        assert chosen.setting == alone[fine.index(True)].setting
+    assert not fine[0], "the second target is meant to be beyond the first dial"
+
+
 def test_setting_names_what_was_set_alone(methods: ModuleType) -> None:
     host = host_info(make_host("VideoMAE"))
     setting = methods.Setting(host, create_proposal("centre"))
