@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tests.hosts import ALL_HOSTS, make_host, pixels_for
 from vidprune.errors import ConfigError
 from vidprune.models.kept_embedding import can_embed_kept, embed_kept, take_patches
+from vidprune.profiling.flops import flops
 from vidprune.pruners.controls import Norm, Random
 from vidprune.pruners.papr import PaPr
 from vidprune.pruners.tome import ToMe
@@ -151,6 +152,14 @@ def test_one_graph_under_compile(host_name: str) -> None:
     with torch.no_grad():
         expected = pruned(pixels)
         torch.testing.assert_close(torch.compile(pruned, backend="eager", fullgraph=True)(pixels), expected)
+
+
+def test_flops_tell_what_is_skipped_and_count_as_papers_do() -> None:
+    fast, plain = (flops(prune(make_host("VideoMAE"), Random(0.25), embed_kept=kept)) for kept in (True, False))
+    assert fast.skipped_embedding_gmacs == (64 - 16) * 3 * 2 * 16 * 16 * 32 / 1e9
+    assert plain.skipped_embedding_gmacs == 0
+    assert fast.total_gmacs == plain.total_gmacs
+    assert flops(prune(make_host("VideoMAE"), ToMe(2))).skipped_embedding_gmacs == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

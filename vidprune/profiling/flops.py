@@ -49,6 +49,8 @@ class FlopsReport:
         depends_on_input: a method's counts are known after a forward pass alone; everything here is then the most
             there can be, if no plans of samples were given.
         pointwise_share: on hosts with stages, the share of the dense cost in layers that run on kept pixels alone.
+        skipped_embedding_gmacs: of `vit_gmacs`, the embedding of dropped patches, which papers count and
+            `PrunedViT.embeds_kept` leaves out.
     """
 
     dense_gmacs: float
@@ -61,6 +63,7 @@ class FlopsReport:
     mlp_token_counts: tuple[int, ...] = ()
     depends_on_input: bool = False
     pointwise_share: float | None = None
+    skipped_embedding_gmacs: float = 0.0
 
     @property
     def total_gmacs(self) -> float:
@@ -133,6 +136,7 @@ def _vit_report(model: nn.Module, convention: str, plans: Sequence[Plan] | None)
         reduction_gmacs=reduction / _GIGA,
         mlp_token_counts=_mean_counts([[block.mlp for block in plan] for plan in plans]),
         depends_on_input=pruned is not None and pruned.ragged,
+        skipped_embedding_gmacs=0.0 if pruned is None else _skipped_embedding_macs(pruned) / _GIGA,
     )
 
 
@@ -170,6 +174,7 @@ def _clip_report(model: FrameBatch, convention: str) -> FlopsReport:
         token_counts=tuple(frames * count for count in frame.token_counts),
         reduction_gmacs=frames * frame.reduction_gmacs,
         mlp_token_counts=tuple(frames * count for count in frame.mlp_token_counts),
+        skipped_embedding_gmacs=frames * frame.skipped_embedding_gmacs,
     )
 
 
@@ -197,7 +202,7 @@ def _per_block(per_stage: Sequence[int], depths: Sequence[int]) -> tuple[int, ..
 def _vit_macs(host: VisionTransformer, plan: Plan, convention: str) -> float:
     """MACs of embedding, blocks and head, the blocks running on the tokens that `plan` gives them."""
     width = int(host.embed_dim)
-    embed = host.patch_embed.proj  # every token is embedded: pruning comes after
+    embed = host.patch_embed.proj  # every patch, as papers count; see `skipped_embedding_gmacs`
     macs = token_grid(host).num_tokens * embed.weight.numel()
     for block, tokens in zip(host.blocks, plan, strict=True):
         rows = tokens.attention if tokens.rows is None else tokens.rows  # queries whose output is computed
@@ -211,6 +216,14 @@ def _vit_macs(host: VisionTransformer, plan: Plan, convention: str) -> float:
         normed_at_end = 1 if isinstance(host.norm, nn.Identity) else plan[-1].mlp  # fc_norm sees the pooled vector
         macs += 5 * width * (sum(tokens.attention + tokens.mlp for tokens in plan) + normed_at_end)
     return float(macs)
+
+
+def _skipped_embedding_macs(pruned: PrunedViT) -> float:
+    """MACs of embedding the patches that are dropped before any is embedded."""
+    if not pruned.embeds_kept:
+        return 0.0
+    dropped = pruned.token_grid.num_tokens - pruned.num_kept()
+    return float(dropped * pruned.host.patch_embed.proj.weight.numel())
 
 
 def _linear_weights(module: nn.Module) -> int:
