@@ -112,9 +112,10 @@ def test_every_point_is_the_run_that_evaluate_makes(tmp_path: Path) -> None:
         write_video(tmp_path / f"{i}.mp4", range(20 * i, 20 * i + 40), size=(112, 150))
     (tmp_path / "list.txt").write_text("0.mp4 1\n1.mp4 2\n")
     shared = {"manifest": str(tmp_path / "list.txt"), "out": str(tmp_path / "sweep")}
-    methods = [{"name": "papr", "proposal": "x3d_tiny"}, {"name": "random", "seed": 3}]
+    methods = [{"name": "papr", "proposal": "x3d_tiny", "each": {"shared_crops": [False, True]}}]
+    methods += [{"name": "papr", "proposal": "codec_motion"}, {"name": "random", "seed": 3}]
     methods += [[{"name": "uniform"}, {"name": "tome", "r": 8}]]  # type: ignore[list-item]
-    config = parse_sweep(BASE | shared | {"methods": methods, "keep_ratios": [0.6, 1.0]})
+    config = parse_sweep(BASE | shared | {"methods": methods, "keep_ratios": [0.6]})
     sweep(config)
     for point in expand(config):
         own = EvaluateConfig(shared["manifest"], str(tmp_path / point.name), run=point.run, workers=0)

@@ -107,7 +107,8 @@ def _check_proposal_checkpoint(run: RunConfig, warnings: list[str]) -> None:
 def _has_weights(proposal: str) -> bool:
     from vidprune.proposals import PROPOSALS
 
-    return "checkpoint" in inspect.signature(PROPOSALS.get(proposal)).parameters
+    family = proposal if proposal in PROPOSALS else proposal.partition(":")[0]
+    return "checkpoint" in inspect.signature(PROPOSALS.get(family)).parameters
 
 
 def _require_file(what: str, path: str) -> None:

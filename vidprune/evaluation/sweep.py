@@ -163,13 +163,17 @@ class _SharedWork:
             self.views[point.plan] = _timed(lambda: self._cut(point), device)
         clips, cut_s = self.views[point.plan]
         if not self.sizes.has(point.name):  # the first pass of a model pays for set-up that no other does
-            self._predict(point, clips[:1], self._mark(point, clips[:1]))
+            self._warm_up(point, clips[:1])
         key = (point.plan, point.map_key)
         if key not in self.maps:
             self.maps[key] = _timed(lambda: self._mark(point, clips), device)
         maps, mark_s = self.maps[key]
         output, run_s = _timed(lambda: self._predict(point, clips, maps), device)
         return output, cut_s + mark_s + run_s
+
+    def _warm_up(self, point: SweepPoint, clips: Tensor) -> None:
+        maps = self._mark(point, clips)
+        self._predict(point, clips, None if maps is None else maps[: len(clips)])  # some proposals mark whole videos
 
     def _cut(self, point: SweepPoint) -> Tensor:
         like = next(point.model.parameters())
