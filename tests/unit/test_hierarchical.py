@@ -230,14 +230,13 @@ def test_half_precision_is_finite(name: str) -> None:
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["ConvNeXt", "Swin"])
-def test_compiles_without_graph_breaks(name: str) -> None:
+def test_compiles_without_graph_breaks() -> None:
     import torch._dynamo.testing
 
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
-    pruned = pruned_host(name, stages=[1])
-    pixels = images(2, 224 if name == "ConvNeXt" else 64)
+    pruned = pruned_host("ConvNeXt", stages=[1])
+    pixels = images(2, 224)
     compiled = torch.compile(pruned, fullgraph=True, backend=counter, dynamic=False)
     with torch.no_grad():
         torch.testing.assert_close(compiled(pixels), pruned(pixels), atol=1e-5, rtol=1e-5)

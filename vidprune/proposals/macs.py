@@ -33,12 +33,17 @@ def _count(build: Callable[[], nn.Module], clip_shape: tuple[int, ...]) -> tuple
         nonlocal elements
         elements += output.numel()
 
-    with torch.device("meta"), torch.no_grad():
-        net = build().eval()
-        for module in net.modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_hook(add)
-        counter = FlopCounterMode(display=False)
-        with counter:
-            net(torch.empty(1, 3, *clip_shape))
+    net = _without_data(build)
+    hooks = [module.register_forward_hook(add) for module in net.modules() if isinstance(module, _BatchNorm)]
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        net(torch.empty(1, 3, *clip_shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
     return counter.get_total_flops() / 2, elements
+
+
+@lru_cache(maxsize=32)
+def _without_data(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build().eval()
