@@ -115,6 +115,10 @@ class PrunedViT(nn.Module):
     def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, list[Part]]:
         if proposal_map is not None and self.proposal is None:
             raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
+        if pixels.ndim != len(input_shape(self.host)):
+            takes = list(input_shape(self.host)[1:])
+            hint = "; an image model takes clips as vidprune.FrameBatch(model)" if pixels.ndim == 5 else ""
+            raise ConfigError(f"this model takes inputs [B, {str(takes)[1:-1]}], got {list(pixels.shape)}{hint}")
         if self.embeds_kept and tuple(pixels.shape[1:]) == input_shape(self.host)[1:]:
             parts = self._run(self._choose_first(pixels, proposal_map))
         else:

@@ -244,6 +244,16 @@ def test_a_video_networks_map_is_cut_into_frames() -> None:
             assert trace.kept_index[b, 8 * t : 8 * t + 8].tolist() == best.tolist()
 
 
+def test_a_host_of_dynamic_size_asks_on_the_grid_of_its_input() -> None:
+    batch = prune(FrameBatch(make_host("dynamic size"), T), FrameDifference(0.5))
+    pixels = torch.nn.functional.interpolate(clips(), size=(T, 48, 64))  # 6 x 8 patches of 8 pixels
+    with torch.no_grad():
+        _, trace = batch.forward_with_trace(pixels)
+    assert trace.grid == TokenGrid(T, 6, 8)
+    assert trace.proposal_map.shape == (2, T, 6, 8)
+    assert trace.kept_index.shape == (2, T * int(49 * 0.5))
+
+
 def test_the_main_path_takes_it() -> None:
     batch = prune(FrameBatch(make_host("class token"), T), Centre(0.5))
     plan = plan_for(batch, num_segments=2, num_crops=1)
@@ -306,6 +316,12 @@ def test_errors() -> None:
         prune(FrameBatch(host, T, budget="clip"), ToMe(2))
     with pytest.raises(ConfigError, match="a budget is shared by pruning the frame batch"):
         FrameBatch(prune(host, Centre(0.5)), T, budget="clip")
+    with pytest.raises(
+        ConfigError, match=r"takes inputs \[B, 3, 32, 32\], got \[2, 3, 4, 32, 32\]; an image model .*FrameBatch"
+    ):
+        prune(host, Centre(0.5))(clips())
+    with pytest.raises(ConfigError, match=r"takes inputs \[B, 3, 8, 64, 64\], got \[2, 3, 32, 32\]$"):
+        prune(make_host("VideoMAE"), Centre(0.5))(clips()[:, :, 0])
     with pytest.raises(UnsupportedModelError, match="already pruned"):
         prune(prune(batch, Centre(0.5)), Centre(0.5))
     with pytest.raises(UnsupportedModelError, match=r"FrameBatch.*frames/vit_base_patch16_224"):

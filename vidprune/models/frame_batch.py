@@ -165,7 +165,13 @@ class FrameBatch(nn.Module):
         if given is not None or proposal is None:
             return given
         with torch.no_grad():
-            return proposal(clips, grid=self.token_grid)
+            return proposal(clips, grid=self._grid_of(clips))
+
+    def _grid_of(self, clips: Tensor) -> TokenGrid:
+        """The token grid of these clips, which on a host of dynamic size may have another one than it was built for."""
+        if not self.host.dynamic_img_size:
+            return self.token_grid
+        return TokenGrid(self.frames_per_clip, *self.host.patch_embed.dynamic_feat_size(tuple(clips.shape[3:])))
 
     def _frame_maps(self, proposal_map: Tensor | None) -> Tensor | None:
         return None if proposal_map is None else maps_of_frames(proposal_map, self.frames_per_clip)
