@@ -86,6 +86,12 @@ def test_an_evaluation_has_the_keys_of_its_run_beside_its_own() -> None:
         ({"manifest": "m", "out": "o", "limt": 3}, "unknown key 'limt': did you mean 'limit'?"),
         ({"manifest": "m"}, "missing out"),
         ({"manifest": "m", "out": "o", "limit": 0}, "limit must be at least 1"),
+        ({"manifest": "m", "out": "o", "limit": "3"}, "limit must be a whole number, got '3'"),
+        ({"manifest": "m", "out": "o", "limit": True}, "limit must be a whole number, got True"),
+        ({"manifest": "m", "out": "o", "timeout_s": [1]}, "timeout_s must be a number"),
+        ({"manifest": 5, "out": "o"}, "manifest must be text, got 5"),
+        ({"manifest": "m", "out": "o", "retry_failed": 1}, "retry_failed must be true or false, got 1"),
+        ({"manifest": "m", "out": "o", "model": {"name": 3}}, "model: name must be text, got 3"),
         (SWEEP, "a config of `vidprune sweep`"),
     ):
         with pytest.raises(VidpruneError, match=message):

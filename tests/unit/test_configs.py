@@ -41,6 +41,21 @@ def test_a_shipped_config_builds(path: Path, tmp_path: Path, monkeypatch: pytest
     assert len(check.points) == NUM_POINTS.get(path.stem, 1)
 
 
+def test_the_documented_configs_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    text = (FOLDER.parent / "docs" / "configs.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    (tmp_path / "weights").mkdir()
+    for name in files_named(blocks):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    checks = [check_config(block) for block in blocks]
+    assert [check.problems for check in checks] == [[]] * len(blocks)
+    assert [check.verb for check in checks] == ["run", "run", "evaluate", "sweep"]
+    assert len(checks[-1].points) == 1 + 6 + 12 + 1
+
+
 def test_there_are_configs() -> None:
     assert {path.stem for path in CONFIGS} >= {"demo", "papr_videomae_base_k400", *NUM_POINTS}
 

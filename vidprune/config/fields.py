@@ -9,6 +9,13 @@ from typing import Any
 
 from vidprune.errors import ConfigError
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "true or false"),
+}
+
 
 def names_of(cls: Any) -> tuple[str, ...]:
     """The fields of a dataclass."""
@@ -26,6 +33,20 @@ def build(cls: Any, data: object, where: str) -> Any:
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
     return cls(**values)
+
+
+def check_types(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Raise `ConfigError` where a value is not of the plain kind that its field is declared with."""
+    for field in dataclasses.fields(cls):
+        kinds = [kind for kind in str(field.type).split(" | ") if kind != "None"]
+        value = values.get(field.name)
+        if value is None or not set(kinds) <= set(_KINDS):
+            continue
+        fits = [kind for kind in kinds if isinstance(value, _KINDS[kind][0])]
+        if not fits or (isinstance(value, bool) and "bool" not in fits):  # to Python, true is a whole number
+            raise ConfigError(
+                f"{where}: {field.name} must be {' or '.join(_KINDS[k][1] for k in kinds)}, got {value!r}"
+            )
 
 
 def checked_keys(known: Any, data: object, where: str) -> dict[str, Any]:

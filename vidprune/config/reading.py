@@ -16,7 +16,7 @@ from vidprune.config.classes import (
     SweepConfig,
     SweepGrid,
 )
-from vidprune.config.fields import build, checked_keys, names_of
+from vidprune.config.fields import build, check_types, checked_keys, names_of
 from vidprune.errors import ConfigError
 
 _RUN_KEYS = names_of(RunConfig)
@@ -77,12 +77,12 @@ def parse_config(data: object, *, source: str = "config") -> RunConfig:
     _refuse_kinds(("evaluate", "sweep"), data, source)
     values = checked_keys(RunConfig, data, source)
     if "model" in values:
-        values["model"] = build(ModelConfig, values["model"], f"{source}: model")
+        values["model"] = _typed(ModelConfig, values["model"], f"{source}: model")
     if "method" in values:
         values["method"] = _method(values["method"])
     if not isinstance(values.get("views", {}), Mapping):
         raise ConfigError(f"{source}: views must be a mapping such as {{num_segments: 5}}, got {values['views']!r}")
-    config: RunConfig = build(RunConfig, values, source)
+    config: RunConfig = _typed(RunConfig, values, source)
     return config
 
 
@@ -90,7 +90,7 @@ def parse_evaluation(data: object, *, source: str = "config") -> EvaluateConfig:
     """An `EvaluateConfig` from plain mappings; the run's keys stand beside its own."""
     _refuse_kinds(("sweep",), data, source)
     own, run = _split(data, (*_EVALUATE_KEYS, *_RUN_KEYS), _EVALUATE_KEYS, source)
-    config: EvaluateConfig = build(EvaluateConfig, own | {"run": parse_config(run, source=source)}, source)
+    config: EvaluateConfig = _typed(EvaluateConfig, own | {"run": parse_config(run, source=source)}, source)
     return config
 
 
@@ -132,11 +132,18 @@ def _grid(data: object, source: str) -> SweepGrid:
             raise ConfigError(f"{source}: {key} must be a list of at least one, got {values[key]!r}")
     for key, cls in (("models", ModelConfig), ("proposals", ProposalConfig)):
         if key in values:
-            values[key] = tuple(build(cls, value, f"{source}: {key}") for value in values[key])
+            values[key] = tuple(_typed(cls, value, f"{source}: {key}") for value in values[key])
     if "methods" in values:
         values["methods"] = tuple(_method(method) for method in values["methods"])
     grid: SweepGrid = build(SweepGrid, values, source)
     return grid
+
+
+def _typed(cls: Any, data: object, where: str) -> Any:
+    """One of the config classes, whose plain fields must be of the kind that they are declared with."""
+    values = checked_keys(cls, data, where)
+    check_types(cls, values, where)
+    return build(cls, values, where)
 
 
 def _method(method: object) -> Any:
