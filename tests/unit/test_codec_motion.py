@@ -23,7 +23,8 @@ from vidprune.pruners.papr import PaPr
 from vidprune.pruning import PrunedViT, prune
 from vidprune.types import TokenGrid
 from vidprune.video import ViewPlan, read_frames, read_video
-from vidprune.video.motion import _sums_per_cell, _turned
+from vidprune.video import motion as motion_module
+from vidprune.video.motion import _turned, sums_per_cell
 from vidprune.visualization.of_video import picture_video
 
 PAN, OWN = (2, -1), (-3, 2)  # (right, down) pixels per frame, of the camera's picture and of the square in it
@@ -160,12 +161,19 @@ def test_sums_per_cell_against_a_loop() -> None:
     vectors["dst_x"], vectors["dst_y"] = generator.integers(0, 80, 200), generator.integers(0, 48, 200)
     vectors["motion_x"], vectors["motion_y"] = generator.integers(-50, 50, (2, 200))
     vectors["motion_scale"] = generator.choice([2, 4], 200)
-    expected = np.zeros((2, 3, 5, 3))
-    for v in vectors:
+    frame = generator.integers(0, 3, 200)
+    expected = np.zeros((3, 2, 3, 5, 3))
+    for n, v in zip(frame, vectors, strict=True):
         area = v["w"] * v["h"]
         terms = (v["motion_x"] / v["motion_scale"] * area, v["motion_y"] / v["motion_scale"] * area, area)
-        expected[int(v["source"] > 0), v["dst_y"] // 16, v["dst_x"] // 16] += terms
-    np.testing.assert_allclose(_sums_per_cell(vectors, (3, 5)), expected)
+        expected[n, int(v["source"] > 0), v["dst_y"] // 16, v["dst_x"] // 16] += terms
+    np.testing.assert_allclose(sums_per_cell(vectors, frame, 3, (3, 5)), expected)
+
+
+def test_a_long_video_is_summed_up_in_parts(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_frames(scene, range(32), motion=True).motion
+    monkeypatch.setattr(motion_module, "_MAX_HELD", 150)  # a frame or two
+    np.testing.assert_array_equal(read_frames(scene, range(32), motion=True).motion, whole)
 
 
 def test_overlap_against_counting_pixels() -> None:

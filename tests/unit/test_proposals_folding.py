@@ -84,6 +84,13 @@ def test_every_change_of_the_weights_reaches_the_copy() -> None:
     assert_equal_maps(proposal(CLIP), plain(proposal))
 
 
+def test_weights_made_in_inference_mode_are_not_trusted_to_stay() -> None:
+    with torch.inference_mode():
+        proposal = create_proposal("x3d_tiny", input_treatment="native")
+        with_own_norms(proposal)
+        assert_equal_maps(proposal(CLIP), plain(proposal))
+
+
 def test_moves_and_casts_reach_the_copy() -> None:
     proposal = with_own_norms(create_proposal("x3d_tiny", input_treatment="native"))
     expected = proposal(CLIP)

@@ -88,19 +88,25 @@ def own_speed(motion: np.ndarray, compensation: str) -> np.ndarray:
     frames, height, width, _ = motion.shape
     cells = motion.reshape(frames, -1, 2).astype(np.float64)
     known = ~np.isnan(cells[..., 0])  # [F, cells]
-    left = cells.copy()
-    for frame in np.flatnonzero(known.any(axis=1)):
-        left[frame] -= _camera(cells[frame], known[frame], (height, width), compensation)
-    speed = np.where(known, np.hypot(left[..., 0], left[..., 1]), 0.0)
+    if compensation == "median":
+        cells -= _median(cells, known)[:, None]
+    elif compensation == "affine":
+        for frame in np.flatnonzero(known.sum(axis=1) >= 6):  # six unknowns; with fewer cells the camera stands still
+            cells[frame] -= _affine(cells[frame], known[frame], (height, width))
+    speed = np.where(known, np.hypot(cells[..., 0], cells[..., 1]), 0.0)
     return speed.reshape(frames, height, width)
 
 
-def _camera(cells: np.ndarray, known: np.ndarray, shape: tuple[int, int], compensation: str) -> np.ndarray:
-    """The camera's motion of one frame at each cell, [cells, 2] or [1, 2], from its known cells."""
-    if compensation == "none":
-        return np.zeros((1, 2))
-    if compensation == "median" or known.sum() < 6:  # six unknowns
-        return np.median(cells[known], axis=0)[None]
+def _median(cells: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The median of each frame's known cells, per direction: [F, cells, 2] -> [F, 2]; NaN without any."""
+    ordered = np.sort(cells, axis=1)  # NaN comes last
+    count = np.maximum(known.sum(axis=1), 1)
+    frames = np.arange(len(cells))
+    return (ordered[frames, (count - 1) // 2] + ordered[frames, count // 2]) / 2
+
+
+def _affine(cells: np.ndarray, known: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """One frame's motion if it were the camera's alone, [cells, 2]: affine in x and y, fitted to the better half."""
     y, x = np.divmod(np.arange(len(cells)), shape[1])
     places = np.stack([np.ones(len(cells)), x / shape[1], y / shape[0]], axis=1)  # [cells, 3]
     chosen = known
@@ -115,13 +121,13 @@ def crop_mean(
     steps: np.ndarray, video: VideoFrames, offset: tuple[int, int], crop_size: int, grid: TokenGrid
 ) -> np.ndarray:
     """Means of `steps` [S, t, h16, w16] over each token's pixels in one crop: [S, t, h, w]."""
-    overlaps = [
+    rows, columns = (
         overlap(cells, source, resized, start, crop_size, tokens)
         for cells, source, resized, start, tokens in zip(
             steps.shape[2:], video.source_size, frame_size(video), offset, (grid.h, grid.w), strict=True
         )
-    ]
-    return np.einsum("styx,hy,wx->sthw", steps, *overlaps, optimize=True)
+    )
+    return rows @ steps @ columns.T
 
 
 def overlap(cells: int, source: int, resized: int, start: int, crop_size: int, tokens: int) -> np.ndarray:

@@ -42,8 +42,9 @@ class FoldedNet:
     """The folded copy of a network, not a module, so that neither state dicts nor `parameters()` see it twice.
 
     Every change that PyTorch can tell of makes a new copy at the next call: weights written in place, loaded or
-    replaced. Writing through `.data` is not among them; call `refresh` then. Under `torch.compile` the copy is as it
-    was at the last call, load or move.
+    replaced. Writing through `.data` is not among them; call `refresh` then. Weights made in inference mode tell of no
+    change at all, so the network itself runs. Under `torch.compile` the copy is as it was at the last call, load or
+    move.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -54,17 +55,20 @@ class FoldedNet:
         self.net = fold_batch_norms(net)
         self._source = net
         self._tensors = list(_tensors(net))
+        self._untracked = any(tensor.is_inference() for tensor in self._tensors)
         self._versions = self._written()
 
     def current(self, net: nn.Module) -> nn.Module:
-        """The folded copy of `net` as it is now."""
+        """The folded copy of `net` as it is now; `net` where that cannot be known."""
+        if self._untracked:
+            return net
         if not torch.compiler.is_compiling() and (net is not self._source or self._written() != self._versions):
             self.refresh(net)
         return self.net
 
     def _written(self) -> int:
         """How often the source's tensors have been written to."""
-        return sum(0 if tensor.is_inference() else tensor._version for tensor in self._tensors)
+        return 0 if self._untracked else sum(tensor._version for tensor in self._tensors)
 
 
 def _tensors(net: nn.Module) -> Iterator[Tensor]:

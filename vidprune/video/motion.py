@@ -30,6 +30,7 @@ _VECTOR = np.dtype(  # AVMotionVector
     }
 )
 _ANCHORS = (1, 2, 4)  # AV_PICTURE_TYPE_I, _P and _S: what other frames are predicted from
+_MAX_HELD = 100_000  # vectors, 4 MB: some 200 frames of 340 x 256
 _NO_TIME = np.inf  # of a reference that is not there: its vectors say nothing
 
 
@@ -52,11 +53,13 @@ class MotionRecorder:
     """Collects the vectors of wanted frames; nothing is done for the others but to note which are references."""
 
     def __init__(self, num_wanted: int) -> None:
-        self._sums: list[np.ndarray | None] = [None] * num_wanted  # float64 [2, h, w, 3]: past and future; dx, dy, area
         self._numbers = np.zeros(num_wanted, dtype=np.int64)
-        self._turns = 0
         self._anchors: list[int] = []  # numbers of key and P frames, ascending
-        self._shape: tuple[int, int] | None = None
+        self._shape = (1, 1)
+        self._turns = 0
+        self._held: list[tuple[int, np.ndarray]] = []  # row and vectors of frames not yet summed up
+        self._num_held = 0
+        self._sums: np.ndarray | None = None  # float32 [F, 2, h, w, 3]: past and future; area times dx and dy, area
 
     def take(self, row: int | None, number: int, frame: Any) -> None:
         """Take every decoded frame, in presentation order: vectors of one that is wanted (has a row), else its kind."""
@@ -65,43 +68,64 @@ class MotionRecorder:
         if row is None:
             return
         shape = (-(-frame.height // CELL), -(-frame.width // CELL))
-        self._shape, self._turns = self._shape or shape, quarter_turns_of(frame)
+        if self._sums is None:
+            self._shape, self._turns = shape, quarter_turns_of(frame)
+            self._sums = np.zeros((len(self._numbers), 2, *shape, 3), dtype=np.float32)
         self._numbers[row] = number
         data = frame.side_data.get("MOTION_VECTORS")
         if data is not None and shape == self._shape:  # after a change of size the cells no longer match
-            self._sums[row] = _sums_per_cell(np.frombuffer(data, dtype=_VECTOR), shape)
+            vectors = np.frombuffer(data, dtype=_VECTOR).copy()  # the frame's memory goes with the frame
+            self._held.append((row, vectors))
+            self._num_held += len(vectors)
+            if self._num_held > _MAX_HELD:
+                self._sum_up()
 
     def finish(self) -> np.ndarray:
         """float32 [F, h16, w16, 2], see `VideoFrames.motion`."""
-        height, width = self._shape or (1, 1)
-        field = np.full((len(self._sums), height, width, 2), np.nan, dtype=np.float32)
-        for row, sums in enumerate(self._sums):
-            if sums is not None:
-                field[row] = self._per_frame(sums, int(self._numbers[row]))
+        if self._sums is None:
+            return np.full((len(self._numbers), *self._shape, 2), np.nan, dtype=np.float32)
+        self._sum_up()
+        past, future = np.array([self._distances(int(number)) for number in self._numbers], dtype=np.float32).T
+        # A vector points from the block to its source: backwards in time for the past, forwards for the future.
+        travelled = self._sums[:, 1, ..., :2] / _per_row(future) - self._sums[:, 0, ..., :2] / _per_row(past)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where there was no block
+            field = travelled / self._sums[..., 2].sum(axis=1)[..., None]
         return _turned(field, self._turns)
 
-    def _per_frame(self, sums: np.ndarray, number: int) -> np.ndarray:
-        """Sums over blocks [2, h, w, 3] -> mean velocity [h, w, 2] in pixels per frame, NaN without any block."""
+    def _distances(self, number: int) -> tuple[float, float]:
+        """Frames from frame `number` to the nearest reference before it and after it."""
         before, after = bisect_left(self._anchors, number) - 1, bisect_right(self._anchors, number)
         past = number - self._anchors[before] if before >= 0 else _NO_TIME
         future = self._anchors[after] - number if after < len(self._anchors) else _NO_TIME
-        # A vector points from the block to its source: backwards in time for the past, forwards for the future.
-        travelled = sums[0, ..., :2] / -past + sums[1, ..., :2] / future
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return travelled / sums[..., 2].sum(axis=0)[..., None]
+        return past, future
+
+    def _sum_up(self) -> None:
+        """Of many frames at once: per frame, the calls alone would cost more than the sums."""
+        if self._held and self._sums is not None:
+            rows, vectors = zip(*self._held, strict=True)
+            place = np.repeat(np.arange(len(rows)), [len(v) for v in vectors])
+            self._sums[list(rows)] = sums_per_cell(np.concatenate(vectors), place, len(rows), self._shape)
+        self._held, self._num_held = [], 0
 
 
-def _sums_per_cell(vectors: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Vectors in pixels times the area of their blocks, and the areas, summed over each cell: [2, h, w, 3]."""
+def sums_per_cell(vectors: np.ndarray, frame: np.ndarray, num_frames: int, shape: tuple[int, int]) -> np.ndarray:
+    """Vectors in pixels times the area of their blocks, and the areas, summed over cells: float64 [F, 2, h, w, 3].
+
+    `frame` says which of the `num_frames` each vector belongs to; the second axis is past and future.
+    """
     height, width = shape
-    y = np.clip(vectors["dst_y"] // CELL, 0, height - 1).astype(np.int64)
-    x = np.clip(vectors["dst_x"] // CELL, 0, width - 1)
-    cell = ((vectors["source"] > 0) * height + y) * width + x
+    y = np.clip(vectors["dst_y"].astype(np.int64) // CELL, 0, height - 1)
+    x = np.clip(vectors["dst_x"].astype(np.int64) // CELL, 0, width - 1)
+    cell = ((2 * frame + (vectors["source"] > 0)) * height + y) * width + x
     area = vectors["w"].astype(np.float64) * vectors["h"]
     weight = area / np.maximum(vectors["motion_scale"], 1)
     terms = (vectors["motion_x"] * weight, vectors["motion_y"] * weight, area)
-    sums = [np.bincount(cell, weights=term, minlength=2 * height * width) for term in terms]
-    return np.stack(sums, axis=-1).reshape(2, height, width, 3)
+    sums = [np.bincount(cell, weights=term, minlength=2 * num_frames * height * width) for term in terms]
+    return np.stack(sums, axis=-1).reshape(num_frames, 2, height, width, 3)
+
+
+def _per_row(values: np.ndarray) -> np.ndarray:
+    return values[:, None, None, None]
 
 
 def _turned(field: np.ndarray, quarter_turns: int) -> np.ndarray:
