@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ import torch
 from digit_canvases import NUM_CLASSES, PATCH, SIDE
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidprune.compat import ensure_torchvision
 from vidprune.proposals.base import ClipShape, Proposal
@@ -65,7 +67,7 @@ class DigitNetProposal(Proposal):
     def __init__(self, net: DigitNet, source: str | None = None) -> None:
         super().__init__()
         self.checkpoint_source = source
-        self.features = net.features.to(memory_format=torch.channels_last)
+        self.features = _folded(net.features).to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 
@@ -75,6 +77,15 @@ class DigitNetProposal(Proposal):
 
     def gmacs(self, clip_shape: ClipShape) -> float:
         return count_gmacs(_features_of_clip, clip_shape)
+
+
+def _folded(features: nn.Module) -> nn.Module:
+    """A copy whose convolutions do the work of the batch norms behind them, as in `vidprune.proposals.folding`."""
+    features = copy.deepcopy(features).eval()
+    for module in features.modules():
+        if isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):
+            module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
+    return features
 
 
 def _features_of_clip() -> nn.Module:

@@ -126,9 +126,10 @@ def test_the_proposal_is_the_channel_mean_and_costs_what_the_counter_says() -> N
 
     networks = _tool("digit_vit")
     torch.manual_seed(0)
-    net = networks.DigitNet().eval()
-    proposal = networks.DigitNetProposal(net)
+    net = networks.DigitNet()
     images = torch.randn(2, 3, 80, 80)
+    net(images)  # so that the batch norms have something to say
+    proposal = networks.DigitNetProposal(net.eval())
     with torch.inference_mode():
         expected = net.features(images).mean(1)
         assert torch.allclose(proposal(images[:, :, None])[:, 0], expected, atol=1e-5)
