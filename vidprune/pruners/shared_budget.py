@@ -32,9 +32,8 @@ class SharedBudget(Pruner):
     method: Pruner
     num_frames: int
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.method.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.method.name)  # it is no method of its own: no class attribute
 
     @property
     def keep_ratio(self) -> Any:
