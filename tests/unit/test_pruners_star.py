@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -364,3 +365,27 @@ def test_files_that_are_no_calibration(tmp_path: Path) -> None:
 def test_values_that_are_no_calibration(inter: np.ndarray, similarity: list[float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Calibration(inter, similarity, TokenGrid(1, 2, 2))
+
+
+def test_runs_are_told_apart_by_what_the_file_holds(tmp_path: Path) -> None:
+    from vidprune.config import RunConfig
+    from vidprune.runs.header import method_identity
+
+    file, identities = tmp_path / "c.npz", []
+    for value in (1.0, 2.0, 1.0):
+        Calibration(np.full((3, 16), value), [0.1, 0.2, 0.3], TokenGrid(1, 4, 4)).save(file)
+        run = RunConfig(method={"name": "star", "keep_ratio": 0.7, "calibration": str(file)})
+        identities.append(method_identity(run))
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_compiles_with_a_calibration_without_graph_breaks() -> None:
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    host = make_host("class token", depth=3)
+    pruned = prune(host, STAR(0.5, calibration=planted(host_info(host))))
+    pixels = pixels_for(host)
+    with torch.no_grad():
+        compiled = torch.compile(pruned, fullgraph=True, backend=counter, dynamic=False)(pixels)
+        torch.testing.assert_close(compiled, pruned(pixels), atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1
