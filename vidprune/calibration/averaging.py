@@ -46,12 +46,7 @@ def calibrate(
         UnsupportedModelError: for a host that `method` does not cover.
     """
     host = host_of(host)
-    if host.training:
-        raise ConfigError("the host is in training mode, in which its answers are random; call host.eval() first")
-    if method not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if num_classes < 1:
-        raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
+    _check(host, method, num_classes)
     if method == "lrp" and inter is None:
         check_plain(host)
     total_scores = total_similarity = torch.zeros((), dtype=torch.float64)
@@ -75,6 +70,15 @@ def calibrate(
         num_inputs=count,
         num_classes=num_classes if inter is None else 0,
     )
+
+
+def _check(host: VisionTransformer, method: str, num_classes: int) -> None:
+    if host.training:
+        raise ConfigError("the host is in training mode, in which its answers are random; call host.eval() first")
+    if method not in METHODS:
+        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if num_classes < 1:
+        raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
 
 
 def score_batch(host: VisionTransformer, pixels: Tensor, method: str, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +44,7 @@ def calibrate(
     from vidprune.calibration.averaging import METHODS
     from vidprune.calibration.inputs import IMAGE_SUFFIXES, read_inputs, read_scores
     from vidprune.cli.inputs import expand_inputs
-    from vidprune.cli.screen import progress, warn
+    from vidprune.cli.screen import progress
     from vidprune.config import ModelConfig, RunConfig, build_model
     from vidprune.evaluation.manifests import VIDEO_SUFFIXES
     from vidprune.models.videomae import VideoMAE
@@ -56,21 +56,11 @@ def calibrate(
     files = expand_inputs(inputs, VIDEO_SUFFIXES if isinstance(host, VideoMAE) else IMAGE_SUFFIXES)
     random.Random(seed).shuffle(files)
     failed: list[Path] = []
-
-    def read(paths: Iterable[Path]) -> Iterator[Tensor]:
-        for path in paths:
-            try:
-                yield read_inputs(
-                    path, host, num_segments=num_segments, num_crops=num_crops, backend=backend or RunConfig.backend
-                )
-            except VidpruneError as error:
-                warn(f"error: {error}")
-                failed.append(path)
-
+    sampling: Any = {"num_segments": num_segments, "num_crops": num_crops, "backend": backend or RunConfig.backend}
     with progress(files[:limit], "calibrating") as paths:
         calibration = average(
             host,
-            _batches(read(paths), batch_size),
+            _batches(_readable(paths, lambda path: read_inputs(path, host, **sampling), failed), batch_size),
             method=scores if inter is None else METHODS[0],
             num_classes=num_classes,
             inter=inter,
@@ -80,6 +70,18 @@ def calibrate(
     _show(calibration, out, len(failed), time.perf_counter() - start, as_json)
     if failed:
         raise typer.Exit(2)
+
+
+def _readable(paths: Iterable[Path], read: Callable[[Path], Tensor], failed: list[Path]) -> Iterator[Tensor]:
+    """What `read` makes of each path; the others are reported and noted in `failed`."""
+    from vidprune.cli.screen import warn
+
+    for path in paths:
+        try:
+            yield read(path)
+        except VidpruneError as error:
+            warn(f"error: {error}")
+            failed.append(path)
 
 
 def _batches(inputs: Iterable[Tensor], size: int) -> Iterator[Tensor]:
