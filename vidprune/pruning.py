@@ -343,8 +343,11 @@ def _check_composition(host: VisionTransformer) -> None:
         )
 
 
-def input_shape(host: VisionTransformer) -> tuple[int, ...]:
-    """Shape of one input of the host: (1, 3, T, H, W) for tubelets, (1, 3, H, W) for images."""
+def input_shape(model: nn.Module) -> tuple[int, ...]:
+    """Shape of one input: (1, 3, T, H, W) for tubelets and frame batches, (1, 3, H, W) for images."""
+    if isinstance(model, FrameBatch):
+        return (1, 3, *model.input_size)
+    host = host_of(model)
     embed = host.patch_embed
     if isinstance(getattr(embed, "grid", None), TokenGrid):
         return (1, 3, embed.num_frames, embed.image_size, embed.image_size)

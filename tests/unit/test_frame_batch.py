@@ -18,6 +18,7 @@ from vidprune.models import create_model
 from vidprune.models.frame_batch import FrameBatch
 from vidprune.models.frame_names import parse_frames_name
 from vidprune.profiling.flops import flops
+from vidprune.profiling.model_speed import measure_models
 from vidprune.proposals.base import ClipShape, Proposal
 from vidprune.pruners.base import Pruner
 from vidprune.pruners.controls import Centre, FrameDifference, Norm, Random, Uniform
@@ -342,3 +343,11 @@ def test_in_half_precision_on_its_device() -> None:
         half = batch.to(torch.bfloat16)(clips().bfloat16())
     assert half.dtype == torch.bfloat16
     assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
+
+
+def test_its_speed_is_measured_on_clips() -> None:
+    host = make_host("class token")
+    models = {"dense": FrameBatch(host, T), "papr": prune(FrameBatch(host, T), FrameDifference(0.5))}
+    dense, pruned = measure_models(models, batch=2, rounds=1)
+    assert dense.proposal_ms == 0 < pruned.proposal_ms
+    assert dense.gmacs == pytest.approx(flops(models["dense"]).total_gmacs)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from vidprune.errors import ConfigError, UnsupportedModelError
+from vidprune.models.frame_batch import FrameBatch
 from vidprune.profiling.flops import flops
 from vidprune.profiling.timing import median_ratio, peak_memory_mib, time_in_turn
-from vidprune.pruning import PrunedViT, host_of, input_shape
+from vidprune.pruning import PrunedViT, input_shape, is_pruned
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
@@ -67,14 +68,14 @@ def measure_models(
     like = next(first.parameters())
     device = str(like.device)
     generator = torch.Generator().manual_seed(0)
-    shape = (batch, *input_shape(host_of(first))[1:])
+    shape = (batch, *input_shape(first)[1:])
     pixels = torch.randn(shape, generator=generator).to(like.device, like.dtype)
     for name, model in models.items():
         check_outputs(name, model, pixels)
     ways: dict[str, Callable[[], object]] = {}
     for name, model in models.items():
         ways[name] = lambda model=model: model(pixels)  # type: ignore[misc]
-        if isinstance(model, PrunedViT):
+        if is_pruned(model):
             ways |= {f"{name}: {part}": way for part, way in _parts(model, pixels).items()}
     seconds = time_in_turn(ways, rounds=rounds, warm_up=warm_up, device=device)
     dense = seconds[next(iter(models))]
@@ -95,14 +96,14 @@ def check_outputs(name: str, model: nn.Module, pixels: Tensor) -> None:
             raise UnsupportedModelError(f"{name}: {what} differs by {gap:.2g}, allowed is {tolerance:.2g}; not timed")
 
 
-def _parts(model: PrunedViT, pixels: Tensor) -> dict[str, Callable[[], object]]:
+def _parts(model: PrunedViT | FrameBatch, pixels: Tensor) -> dict[str, Callable[[], object]]:
     """The proposal alone, and the bound: what the host alone would take on as many tokens."""
     parts: dict[str, Callable[[], object]] = {}
     proposal, grid = model.proposal, model.token_grid
     if proposal is not None:
         clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)
         parts["proposal"] = lambda: proposal(clip, grid=grid)
-    if model.block_step is None and flops_or_none(model) is not None:
+    if isinstance(model, PrunedViT) and model.block_step is None and flops_or_none(model) is not None:
         host = model.host
         width, count = int(host.embed_dim), int(host.num_prefix_tokens) + model.num_kept()
         tokens = torch.randn(len(pixels), count, width, device=pixels.device, dtype=pixels.dtype)

@@ -27,7 +27,7 @@ from vidprune.evaluation.runner import RunnerSettings, run_entries
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.inference import predict_views, reader_for, video_maps
 from vidprune.profiling.timing import synchronize
-from vidprune.pruning import PrunedViT
+from vidprune.pruning import is_pruned
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views
 
@@ -129,8 +129,8 @@ def _parts(model: nn.Module, plan: ViewPlan, video: VideoFrames, device: str) ->
     """Seconds per video of upload with crops and normalisation, and of the proposal."""
     like = next(model.parameters())
     transfer_s = _seconds(lambda: cut_views(video, plan, device=like.device, dtype=like.dtype), device)
-    proposal = model.proposal if isinstance(model, PrunedViT) else None
-    if proposal is None or not isinstance(model, PrunedViT):
+    proposal = model.proposal if is_pruned(model) else None
+    if proposal is None or not is_pruned(model):
         return transfer_s, 0.0
     maps = video_maps([video], model, plan)
     if maps is not None:
