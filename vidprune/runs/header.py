@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +89,21 @@ def class_names_of(run: RunConfig, num_classes: int) -> tuple[str, ...]:
 
 def _weights_sha256(run: RunConfig) -> str | None:
     if run.model.name == DEMO:
-        return file_sha256(demo_file("videomae_tiny.safetensors"))
-    return None if run.model.checkpoint is None else file_sha256(run.model.checkpoint)
+        return _content_of(str(demo_file("videomae_tiny.safetensors")))
+    return None if run.model.checkpoint is None else _content_of(run.model.checkpoint)
+
+
+def _content_of(path: str) -> str:
+    """`file_sha256`, computed once for all points of a sweep that share a file."""
+    file = Path(path)
+    if not file.is_file():  # a folder, or nothing
+        return file_sha256(path)
+    return _content_of_version(path, file.stat().st_size, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _content_of_version(path: str, size: int, modified_ns: int) -> str:
+    return file_sha256(path)
 
 
 def _step_identity(method: Any) -> dict[str, Any]:
@@ -99,7 +113,7 @@ def _step_identity(method: Any) -> dict[str, Any]:
         if not isinstance(value, str | int | float | bool | list | tuple | None):
             raise ConfigError(f"an evaluation records its method in words: give {field.name} by name, got {value!r}")
         if field.name.endswith(("checkpoint", "calibration", "rates")):
-            identity[f"{field.name}_sha256"] = None if value is None else file_sha256(str(value))
+            identity[f"{field.name}_sha256"] = None if value is None else _content_of(str(value))
         else:
             identity[field.name] = value
     return identity

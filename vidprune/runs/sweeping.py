@@ -93,7 +93,8 @@ def sweep(
     shared = dataclasses.replace(shared, run=dataclasses.replace(shared.run, device=own_device(shared.run.device)))
     built = list(_built_points(dataclasses.replace(config, evaluation=shared)))
     joint_plan([point.plan for point in built])  # refuses models of different frame sizes before anything is written
-    opened = [_opened(point, shared) for point in built]
+    manifests: dict[Hashable, Manifest] = {}
+    opened = [_opened(point, shared, manifests) for point in built]
     points = [point for point, _ in opened]
     manifest = opened[0][1]
     entries = own_entries(manifest)
@@ -141,16 +142,18 @@ def _built_points(config: SweepConfig) -> Iterator[_Built]:
 def _map_key(method: Any) -> Hashable:
     """Everything of a method that its proposal's map depends on."""
     fields = ((f.name, getattr(method, f.name)) for f in dataclasses.fields(method) if f.name not in AFTER_THE_MAP)
-    return (type(method), *fields)
+    return (type(method), *((name, tuple(v) if isinstance(v, list) else v) for name, v in fields))
 
 
-def _opened(point: _Built, shared: EvaluateConfig) -> tuple[SweepPoint, Manifest]:
-    """The point with its store, which is a new one or has the same identity."""
+def _opened(point: _Built, shared: EvaluateConfig, manifests: dict[Hashable, Manifest]) -> tuple[SweepPoint, Manifest]:
+    """The point with its store, a new one or one of the same identity; the list of videos is read once per model."""
     from vidprune.pruning import host_of
 
     run: RunConfig = point.config.run
     own = dataclasses.replace(shared, run=run, out=str(Path(shared.out) / "points" / point.config.name))
-    manifest = manifest_of(own, run, int(host_of(point.model).num_classes))
+    if run.model not in manifests:
+        manifests[run.model] = manifest_of(own, run, int(host_of(point.model).num_classes))
+    manifest = manifests[run.model]
     identity = run_identity(own, run, point.plan, manifest)
     store = PredictionStore.create_or_resume(own.out, identity, header_facts(own, run, point.model, manifest))
     missing = missing_positions(own_entries(manifest), store.chosen_rows(), shared.retry_failed)
