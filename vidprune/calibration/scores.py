@@ -37,19 +37,21 @@ def scores_to_the_end(gradients: Sequence[Tensor], weights: Sequence[Tensor], ro
     """How much each token that enters block l matters to what the head reads, float64 [L, B, P + N].
 
     The row of A_L ... A_l that the head reads, with A_l = I + mean over heads of relu(gradient * weight) (STAR, Eq. 9).
-    Row i of A_l says what output token i takes from each input token, so later blocks multiply from the left.
+    Row i of A_l says what output token i takes from each input token, so later blocks multiply from the left. What a
+    token holds of itself without any attention, the row times I ... I, is left out. That changes nothing for patches
+    where the head reads a class token; where it reads a mean, it is the same for all and would drown the rest.
 
     Args:
         gradients: of the class score with respect to the attention of each block, [B, heads, P + N, P + N].
         weights: the attention itself (rollout) or its relevance (LRP), in the same shape.
         row: [P + N], the share of each token that leaves the last block in what the head reads.
     """
-    row = row.double().expand(gradients[0].shape[0], -1)  # [B, P + N]
-    rows = []
+    start = row.double().expand(gradients[0].shape[0], -1)  # [B, P + N]
+    row, rows = start, []
     for gradient, weight in zip(reversed(gradients), reversed(weights), strict=True):
         influence = (gradient.double() * weight.double()).clamp(min=0).mean(dim=1)  # [B, P + N, P + N]
         row = row + (row.unsqueeze(1) @ influence).squeeze(1)
-        rows.append(row)
+        rows.append(row - start)
     return torch.stack(rows[::-1])
 
 
