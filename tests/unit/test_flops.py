@@ -73,7 +73,8 @@ def test_image_vits_cost_what_is_published_in_both_conventions(name: str, matmul
 
 def test_counts_equal_torchs_counter_on_a_model_that_runs() -> None:
     spec = VideoMAESpec(width=64, depth=2, num_heads=4, num_frames=4, image_size=64)
-    pruned = prune(VideoMAE(spec, num_classes=5), Random(0.5)).eval()
+    # Every patch embedded, as the papers count; by default the dropped ones are not.
+    pruned = prune(VideoMAE(spec, num_classes=5), Random(0.5), embed_kept=False).eval()
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
