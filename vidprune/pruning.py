@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
@@ -20,13 +19,14 @@ from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, Ragg
 from vidprune.pruners.block_parts import (
     BlockPlan,
     check_composable,
-    composition_gap,
     is_composable,
     plan_blocks,
     run_composed,
+    weigh_for_mean,
 )
 from vidprune.pruners.one_step import OneStep
 from vidprune.pruners.packed_blocks import run_packed
+from vidprune.pruners.self_check import check_block, check_composition
 from vidprune.pruners.trace import Part, trace_of
 from vidprune.pruners.trace import PruneTrace as PruneTrace
 from vidprune.tokens.moves import Move
@@ -35,8 +35,7 @@ from vidprune.tokens.state import TokenState
 from vidprune.types import TokenGrid
 
 ensure_torchvision()
-import timm  # noqa: E402  (the guard above must come first)
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402  (the guard above must come first)
 
 
 class PrunedViT(nn.Module):
@@ -169,7 +168,7 @@ class PrunedViT(nn.Module):
     def _head(self, state: TokenState) -> Tensor:
         tokens = self.host.norm(state.tokens)  # [B, P + K, D]
         if self.block_step is not None and self.block_step.weighted_pooling and state.sizes is not None:
-            tokens = _weigh_for_mean(self.host, tokens, state.sizes)
+            tokens = weigh_for_mean(self.host, tokens, state.sizes)
         return self.host.forward_head(tokens)
 
     def _run_blocks(self, state: TokenState, step: BlockStep | None, plan: tuple[BlockPlan, ...]) -> TokenState:
@@ -241,13 +240,13 @@ def prune(
         raise UnsupportedModelError("this model is already pruned; prune its .host instead")
     host = host_of(model)
     if self_check:
-        _check_composition(host)
+        check_composition(host, input_shape(host), lambda probe: PrunedViT(probe, ()))
     pruned = PrunedViT(host, methods, embed_kept=embed_kept)
     for index, block in enumerate(pruned.plan(pruned.token_grid.num_tokens)):
         if block.composed:
             check_composable(host.blocks[index], index)
         if self_check and (block.composed or (pruned.ragged and is_composable(host.blocks[index]))):
-            _check_block(host, index)
+            check_block(host, index)
     return pruned
 
 
@@ -287,60 +286,6 @@ def host_info(host: VisionTransformer) -> HostInfo:
         num_heads=int(getattr(getattr(host.blocks[0], "attn", None), "num_heads", 1)),
         has_class_token=bool(host.has_class_token),
     )
-
-
-def _weigh_for_mean(host: VisionTransformer, tokens: Tensor, sizes: Tensor) -> Tensor:
-    """Scale tokens [B, P + K, D] so that the host's own mean over them becomes the mean weighted by `sizes`."""
-    if host.attn_pool is not None or host.global_pool != "avg":
-        return tokens
-    first = 0 if host.pool_include_prefix else host.num_prefix_tokens
-    pooled = sizes[:, first:]
-    weights = pooled * (pooled.shape[1] / pooled.sum(dim=1, keepdim=True))  # [B, K], mean 1
-    weighed = (tokens[:, first:].float() * weights.unsqueeze(-1)).to(tokens.dtype)
-    return torch.cat((tokens[:, :first], weighed), dim=1)
-
-
-def _check_block(host: VisionTransformer, index: int) -> None:
-    """Raise unless block `index`, composed from its parts, equals the block itself on random tokens."""
-    parameter = next(host.parameters())
-    if parameter.is_meta:
-        return
-    generator = torch.Generator().manual_seed(index)
-    tokens = torch.randn(1, 8, host.embed_dim, generator=generator).to(parameter.device, parameter.dtype)
-    gap = composition_gap(host.blocks[index], tokens)
-    if not gap <= (1e-5 if parameter.dtype in (torch.float32, torch.float64) else 1e-2):
-        raise UnsupportedModelError(
-            f"block {index} of {type(host).__name__} computes more than its parts say: outputs differ by {gap:.2g} of "
-            f"their size (timm {timm.__version__}, torch {torch.__version__}); use a method before the blocks"
-        )
-
-
-def _check_composition(host: VisionTransformer) -> None:
-    """Raise unless embed -> blocks -> norm -> head, composed here, equals the host's own forward bit for bit."""
-    probe = copy.copy(host)  # shares every weight; only the list of blocks differs, so the check costs two blocks
-    probe._modules = dict(host._modules)
-    blocks = host.blocks
-    probe.blocks = nn.Sequential(blocks[0], blocks[-1]) if len(blocks) > 1 else nn.Sequential(*blocks)
-    parameter = next(host.parameters())
-    if parameter.is_meta:
-        return
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(input_shape(host), generator=generator).to(parameter.device, parameter.dtype)
-    composed_model = PrunedViT(probe, ())
-
-    def run(model: nn.Module) -> Tensor:
-        devices = [parameter.device] if parameter.is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(0)  # a host in training mode drops the same entries in both runs
-            return model(pixels)
-
-    expected, composed = run(probe), run(composed_model)
-    if not torch.equal(expected, composed):
-        gap = (expected - composed).abs().max().item()
-        raise UnsupportedModelError(
-            f"{type(host).__name__} does more in its forward than embed, blocks, norm and head, so it cannot be "
-            f"pruned: logits differ by {gap:.2g}, all tokens kept (timm {timm.__version__}, torch {torch.__version__})"
-        )
 
 
 def input_shape(model: nn.Module) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ def varying_options(methods: list[Mapping[str, Any]]) -> list[str]:
     for method, own in zip(methods, options, strict=True):
         alike = [other for other, found in zip(options, methods, strict=True) if found["name"] == method["name"]]
         varying = [key for key in own if any(other.get(key) != own[key] for other in alike)]
-        texts.append(", ".join(f"{key} {own[key]}" for key in varying))
+        texts.append(", ".join(f"{key} {own[key]}" for key in varying if own[key] is not None))  # None: not asked for
     return texts
 
 

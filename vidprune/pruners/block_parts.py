@@ -19,7 +19,7 @@ from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.state import TokenState
 
 ensure_torchvision()
-from timm.models.vision_transformer import Attention, Block  # noqa: E402  (the guard above must come first)
+from timm.models.vision_transformer import Attention, Block, VisionTransformer  # noqa: E402  (the guard above must come first)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,17 @@ def project_output(attn: Any, output: Tensor, tokens: Tensor) -> Tensor:
     if gate is not None:
         output = output * gate(tokens).sigmoid()
     return attn.proj_drop(attn.proj(output))
+
+
+def weigh_for_mean(host: VisionTransformer, tokens: Tensor, sizes: Tensor) -> Tensor:
+    """Scale tokens [B, P + K, D] so that the host's own mean over them becomes the mean weighted by `sizes`."""
+    if host.attn_pool is not None or host.global_pool != "avg":
+        return tokens
+    first = 0 if host.pool_include_prefix else host.num_prefix_tokens
+    pooled = sizes[:, first:]
+    weights = pooled * (pooled.shape[1] / pooled.sum(dim=1, keepdim=True))  # [B, K], mean 1
+    weighed = (tokens[:, first:].float() * weights.unsqueeze(-1)).to(tokens.dtype)
+    return torch.cat((tokens[:, :first], weighed), dim=1)
 
 
 def is_composable(block: nn.Module) -> bool:
