@@ -95,7 +95,7 @@ def _dials_of(config: type[Pruner], setting: Setting) -> list[Dial]:
         # Where a method acts by default bounds its cost, on hosts of few blocks from both sides.
         others: list[dict[str, object]] = [{}]
         if "blocks" in fields:
-            others += [{"blocks": tuple(range(depth))}, {"blocks": tuple(range(depth // 2, depth))}]
+            others += [{"blocks": tuple(range(first, depth))} for first in range(depth)]
         if "schedule" in fields:
             others += [{"schedule": (0.0,) + (1.0,) * (depth - 1)}]
         return [_shares(lambda share, extra=extra: [config(keep_ratio=share, **extra, **given)]) for extra in others]
