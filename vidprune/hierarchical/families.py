@@ -32,6 +32,9 @@ class PrunedConvNeXt(PrunedHierarchical):
         return self.host.stem(pixels)
 
     def run_block(self, block: Any, x: Tensor, kept: KeptPixels) -> Tensor:
+        x = x.contiguous(
+            memory_format=torch.channels_last
+        )  # rows of pixels lie together, so nothing below copies the map
         shortcut = x.permute(0, 2, 3, 1)  # [B, H, W, C]
         rows = kept.take(block.conv_dw(x).permute(0, 2, 3, 1))  # [B, K, C]
         if block.use_conv_mlp:
