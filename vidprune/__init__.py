@@ -17,6 +17,7 @@ _PUBLIC = {
     "FrameBatch": "vidprune.models.frame_batch",
     "prune": "vidprune.pruning",
     "PrunedViT": "vidprune.pruning",
+    "PrunedHierarchical": "vidprune.hierarchical",
     "PaPr": "vidprune.pruners.papr",
     "Random": "vidprune.pruners.controls",
     "Uniform": "vidprune.pruners.controls",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see the names that __geta
     from vidprune.config import SweepGrid as SweepGrid
     from vidprune.config import demo_file as demo_file
     from vidprune.errors import VidpruneError as VidpruneError
+    from vidprune.hierarchical import PrunedHierarchical as PrunedHierarchical
     from vidprune.inference import predict_video as predict_video
     from vidprune.labels import class_names as class_names
     from vidprune.models import create_model as create_model

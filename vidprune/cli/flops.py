@@ -14,8 +14,8 @@ from vidprune.cli import options as opt
 from vidprune.errors import ConfigError
 
 DEPENDS = "* depends on the input"
-_COSTS = ("vit_gmacs", "total_gmacs", "reduction", "reduction_gmacs", "token_counts", "mlp_token_counts", "num_kept")
-_COSTS += ("num_final",)
+_COSTS = ["vit_gmacs", "total_gmacs", "reduction", "reduction_gmacs", "skipped_embedding_gmacs"]
+_COSTS += ["token_counts", "mlp_token_counts", "num_kept", "num_final"]
 
 
 def flops(
