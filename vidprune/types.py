@@ -39,7 +39,8 @@ class VideoFrames:
     """Frames read from one file.
 
     Attributes:
-        frames: uint8 [F, H, W, 3], RGB; one row per distinct requested frame, in ascending frame number.
+        frames: uint8 [F, H, W, 3], RGB or what `colour` says; one row per distinct requested frame, in ascending frame
+            number.
         frame_numbers: int64 [F], the source frame number of each row (presentation order, 0-based).
         num_frames_total: how many frames the file presents, edit lists applied.
         num_errors: packets that failed to decode.
@@ -51,6 +52,8 @@ class VideoFrames:
         motion: float32 [F, h16, w16, 2], the codec's motion at each frame, (right, down) in pixels of the source per
             source frame, one cell for 16 x 16 pixels of the source from the top left, the last ones cut; NaN where the
             codec gave none (key frames, intra blocks). None unless it was asked for.
+        colour: "rgb", or the matrix by which the channels Y, Cb and Cr become RGB, such as "bt601" (limited range) or
+            "bt709-full"; see `vidprune.video.colour`. Such frames are planar in memory: [F, 3, H, W], seen transposed.
     """
 
     frames: np.ndarray
@@ -63,6 +66,7 @@ class VideoFrames:
     source_size: tuple[int, int]
     backend: str
     motion: np.ndarray | None = None
+    colour: str = "rgb"
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:

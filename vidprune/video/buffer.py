@@ -1,7 +1,11 @@
-"""The one array that frames are written into: sized by the first frame, resized by OpenCV, gaps filled at the end."""
+"""The one array that frames are written into: sized by the first frame, resized by OpenCV, gaps filled at the end.
+
+Resizing is cv2.INTER_LINEAR, without antialias, as in VideoMAE's test code.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +17,10 @@ from vidprune.video.request import FrameRequest
 
 
 class FrameBuffer:
-    """Rows for the wanted frames of one file, uint8 [F, H, W, 3].
+    """Rows for the wanted frames of one file, uint8 [F, H, W, 3], or [F, 3, H, W] where planes are written.
 
     The first frame that arrives fixes H and W; a later frame of another size (a stream may change) is resized to them.
+    It also fixes `colour`, which is None before: as in `VideoFrames`.
     """
 
     def __init__(self, wanted: np.ndarray, request: FrameRequest) -> None:
@@ -23,22 +28,30 @@ class FrameBuffer:
         self.request = request
         self.decoded = np.zeros(len(wanted), dtype=bool)
         self.source_size = (0, 0)
+        self.colour: str | None = None
         self._frames: np.ndarray | None = None
 
     def put(self, row: int, image: np.ndarray) -> None:
-        """Write an upright image, uint8 RGB [h, w, 3], into a row; resized by cv2.INTER_LINEAR: no antialias."""
-        import cv2
-
+        """Write an upright image, uint8 RGB [h, w, 3], into a row."""
         if self._frames is None:
-            self.source_size = (image.shape[0], image.shape[1])
-            height, width = resized_size(*self.source_size, self.request.short_side, self.request.rounding)
+            height, width = self._start(image, "rgb")
             self._frames = np.empty((len(self.wanted), height, width, 3), dtype=np.uint8)
-        target = self._frames[row]
-        if target.shape == image.shape:
-            np.copyto(target, image)
-        else:
-            cv2.resize(image, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
+        _resize_into(self._frames[row], image)
         self.decoded[row] = True
+
+    def put_planes(self, row: int, planes: Sequence[np.ndarray], colour: str) -> None:
+        """Write upright planes Y, Cb and Cr, uint8 [h, w] each, into a row; chroma goes straight to the luma's size."""
+        if self._frames is None:
+            height, width = self._start(planes[0], colour)
+            self._frames = np.empty((len(self.wanted), 3, height, width), dtype=np.uint8)
+        for target, plane in zip(self._frames[row], planes, strict=True):
+            _resize_into(target, plane)
+        self.decoded[row] = True
+
+    def _start(self, image: np.ndarray, colour: str) -> tuple[int, int]:
+        """Settle what the first frame settles; (height, width) of the rows."""
+        self.source_size, self.colour = (image.shape[0], image.shape[1]), colour
+        return resized_size(*self.source_size, self.request.short_side, self.request.rounding)
 
     def finish(
         self,
@@ -60,7 +73,7 @@ class FrameBuffer:
             nearest = np.argmin(np.abs(self.wanted[sources] - self.wanted[row]))
             self._frames[row] = self._frames[sources[nearest]]
         return VideoFrames(
-            frames=self._frames,
+            frames=self._frames if self.colour == "rgb" else self._frames.transpose(0, 2, 3, 1),
             frame_numbers=self.wanted,
             num_frames_total=num_frames_total,
             num_errors=num_errors,
@@ -70,4 +83,15 @@ class FrameBuffer:
             source_size=self.source_size,
             backend=backend,
             motion=motion,
+            colour=self.colour or "rgb",
         )
+
+
+def _resize_into(target: np.ndarray, image: np.ndarray) -> None:
+    """`image` [h, w] or [h, w, 3] at the size of `target`, which has the same number of axes."""
+    import cv2
+
+    if target.shape == image.shape:
+        np.copyto(target, image)
+    else:
+        cv2.resize(image, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)

@@ -8,6 +8,7 @@ from pathlib import Path
 from vidprune.errors import ConfigError, VideoDecodeError
 from vidprune.types import VideoFrames
 from vidprune.video.backends import VIDEO_BACKENDS
+from vidprune.video.colour import check_colour
 from vidprune.video.request import Backend, DecodeStats, FrameRequest, FrameSelection
 from vidprune.video.views import ViewPlan
 
@@ -24,6 +25,7 @@ def read_frames(
     num_threads: int = 1,
     stats: DecodeStats | None = None,
     motion: bool = False,
+    colour: str = "rgb",
 ) -> VideoFrames:
     """Decode chosen frames of a file, each once, upright (rotation flags applied), RGB, optionally resized.
 
@@ -41,6 +43,8 @@ def read_frames(
         num_threads: codec threads. One is best for batches: more threads cost CPU time, and videos are independent.
         stats: filled with work counters (pyav only).
         motion: also collect the codec's motion vectors, see `VideoFrames.motion` (pyav only).
+        colour: "rgb", or "yuv" to keep the file's luma and chroma planes, resized, and make RGB on the device: less
+            work here, and not the same levels (pyav only; files other than 8-bit 4:2:0 come as RGB all the same).
 
     Returns:
         The frames. A damaged file gives what it has: `num_errors` counts damaged packets, and a wanted frame that could
@@ -52,7 +56,8 @@ def read_frames(
         UnknownNameError: an unknown backend.
         MissingDependencyError: a backend whose package is not installed.
     """
-    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats(), motion)
+    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats(), motion, colour)
+    check_colour(colour, backend)
     if motion:
         check_motion_backend(backend)
     read: Backend = VIDEO_BACKENDS.get(backend)
@@ -60,7 +65,13 @@ def read_frames(
 
 
 def read_video(
-    path: str | os.PathLike[str], plan: ViewPlan, *, backend: str = "pyav", num_threads: int = 1, motion: bool = False
+    path: str | os.PathLike[str],
+    plan: ViewPlan,
+    *,
+    backend: str = "pyav",
+    num_threads: int = 1,
+    motion: bool = False,
+    colour: str = "rgb",
 ) -> VideoFrames:
     """The union of the frames that all views of `plan` need, each decoded once and resized once; see `read_frames`."""
     return read_frames(
@@ -71,6 +82,7 @@ def read_video(
         backend=backend,
         num_threads=num_threads,
         motion=motion,
+        colour=colour,
     )
 
 

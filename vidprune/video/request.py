@@ -37,7 +37,7 @@ class DecodeStats:
     Attributes:
         packets: compressed packets of the video stream.
         decoded: frames that came out of the decoder, over all passes.
-        converted: frames that were turned into RGB and resized.
+        converted: frames that were turned into RGB, unless planes were asked for, and resized.
         passes: times the packets went through the decoder (more than 1 only where packets and frames do not pair up).
         matched_by: "pts" (selective decoding) or "count" (every frame decoded and counted).
     """
@@ -60,6 +60,7 @@ class FrameRequest:
         num_threads: codec threads.
         stats: counters to fill in.
         motion: whether to collect the codec's motion vectors.
+        colour: "rgb", or "yuv" for a file's own planes where they can be had, see `vidprune.video.colour`.
     """
 
     frames: FrameSelection
@@ -68,6 +69,7 @@ class FrameRequest:
     num_threads: int = 1
     stats: DecodeStats = field(default_factory=DecodeStats)
     motion: bool = False
+    colour: str = "rgb"
 
     def __post_init__(self) -> None:
         if self.short_side is not None:

@@ -32,6 +32,7 @@ import numpy as np
 
 from vidprune.errors import ConfigError
 from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, VideoFrames
+from vidprune.video.colour import to_rgb
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import whole_number
 
@@ -147,7 +148,8 @@ def cut_views(
 ) -> torch.Tensor:
     """The model's input: normalised views [V, 3, T, crop, crop], segment-major (all crops of segment 0 first).
 
-    The uint8 frames go to the device once; clips, crops and `((x / 255) - mean) / std` (in float32) happen there.
+    The uint8 frames go to the device once; clips, crops, colours (of frames that are not RGB) and
+    `((x / 255) - mean) / std` happen there, in float32.
 
     Args:
         video: frames of `read_video` with the same plan.
@@ -180,7 +182,7 @@ def cut_views(
         top, left = offsets[crop]
         index = torch.from_numpy(rows[segment]).to(device)
         patch = pixels[index, top : top + size, left : left + size]  # [T, crop, crop, 3]
-        patch = (patch.to(torch.float32) / 255 - mean_) / std_
+        patch = (to_rgb(patch.to(torch.float32), video.colour) / 255 - mean_) / std_
         out[i] = patch.permute(3, 0, 1, 2)  # -> [3, T, crop, crop]
     return out
 
@@ -194,7 +196,8 @@ def whole_clips(
     rows = torch.from_numpy(clip_rows(video, plan)).to(device)  # [S, T]
     pixels = torch.from_numpy(video.frames).to(device)  # [F, H, W, 3]
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    frames = ((pixels.to(torch.float32) / 255 - mean) / std).to(dtype or torch.float32)  # each of the F once
+    levels = to_rgb(pixels.to(torch.float32), video.colour)  # of each of the F frames once
+    frames = ((levels / 255 - mean) / std).to(dtype or torch.float32)
     return frames[rows].permute(0, 4, 1, 2, 3)  # [S, T, H, W, 3] -> [S, 3, T, H, W]
 
 

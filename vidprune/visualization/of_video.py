@@ -15,6 +15,7 @@ from vidprune.labels import default_class_names
 from vidprune.pruning import host_of, is_pruned, token_grid
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views
+from vidprune.video.colour import rgb_frames
 from vidprune.visualization.output import save_picture
 from vidprune.visualization.overlay import overlay_video
 from vidprune.visualization.sheet import contact_sheet
@@ -139,4 +140,5 @@ def _view_pixels(video: VideoFrames, plan: ViewPlan, segment: int) -> tuple[np.n
     rows = np.searchsorted(video.frame_numbers, numbers)
     top, left = plan.crop_offsets(*video.frames.shape[1:3])[0]
     size = plan.crop_size
-    return video.frames[rows, top : top + size, left : left + size], [int(n) for n in numbers]
+    frames = rgb_frames(video, rows)
+    return frames[:, top : top + size, left : left + size], [int(n) for n in numbers]

@@ -28,6 +28,7 @@ from av.video.reformatter import VideoReformatter
 from vidprune.errors import VideoDecodeError
 from vidprune.types import VideoFrames
 from vidprune.video.buffer import FrameBuffer
+from vidprune.video.colour import colour_of, from_rgb, planes_of
 from vidprune.video.motion import MotionRecorder, export_motion, quarter_turns_of
 from vidprune.video.request import FrameRequest, check_range
 
@@ -126,7 +127,7 @@ class _Reader:
                 return None
             row = rows.get(frame.pts)
             if row is not None:
-                buffer.put(row, self._convert(frame))
+                self._store(buffer, row, frame)
             if self.motion is not None:
                 self.motion.take(row, bisect_left(order, frame.pts), frame)
         if self.num_errors == 0 and not buffer.decoded.all():
@@ -145,7 +146,7 @@ class _Reader:
             for frame in self._decode(rows, may_skip=False):
                 row = rows.get(num_seen)
                 if row is not None:
-                    buffer.put(row, self._convert(frame))
+                    self._store(buffer, row, frame)
                 if self.motion is not None:
                     self.motion.take(row, num_seen, frame)
                 num_seen += 1
@@ -182,13 +183,27 @@ class _Reader:
                 stats.decoded += 1
                 yield frame
 
+    def _store(self, buffer: FrameBuffer, row: int, frame: Any) -> None:
+        """Write an upright frame into its row. The first one settles the colour of all."""
+        self.request.stats.converted += 1
+        own = colour_of(frame) if self.request.colour == "yuv" else "rgb"
+        colour = buffer.colour or own
+        if colour == "rgb":
+            buffer.put(row, self._convert(frame))
+        elif colour == own:
+            buffer.put_planes(row, [_upright(plane, frame) for plane in planes_of(frame)], colour)
+        else:  # the stream changed its format
+            buffer.put_planes(row, from_rgb(self._convert(frame), colour), colour)
+
     def _convert(self, frame: Any) -> np.ndarray:
         """A frame as upright RGB, uint8 [h, w, 3]."""
-        self.request.stats.converted += 1
         # More threads cost CPU time, and videos are independent.
-        image = self.converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        quarter_turns = quarter_turns_of(frame)
-        return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+        return _upright(self.converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame)
+
+
+def _upright(image: np.ndarray, frame: Any) -> np.ndarray:
+    quarter_turns = quarter_turns_of(frame)
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 def sorted_pts(pts: list[int | None]) -> list[int] | None:
