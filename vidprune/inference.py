@@ -30,6 +30,7 @@ def predict_video(
     *,
     class_names: tuple[str, ...] | None = None,
     backend: str = "pyav",
+    colour: str = "rgb",
     views_per_batch: int | None = None,
 ) -> VideoPrediction:
     """Decode `path` once, run `model` on all views, average their softmax.
@@ -40,13 +41,14 @@ def predict_video(
         views: which clips and crops; by default 5 x 3 views of the `videomae` protocol, sized to the model.
         class_names: one name per class; by default those that belong to the number of classes.
         backend: the decoder.
+        colour: "rgb", or "yuv" to make RGB on the device, see `vidprune.video.read_frames`.
         views_per_batch: how many views share a forward pass; None runs all at once. Bounds memory.
 
     Raises:
         VideoDecodeError: if the file yields no frame. A damaged file yields what it has, and the prediction says so.
     """
     plan = views or plan_for(model)
-    video = reader_for([model], plan, backend=backend)(path)
+    video = reader_for([model], plan, backend=backend, colour=colour)(path)
     (output,) = predict_views([video], model, plan, views_per_batch=views_per_batch)
     return VideoPrediction(
         path=str(path),
@@ -118,7 +120,9 @@ def _batches(
         yield clips, None if maps is None else torch.stack([maps[video][view] for video, view in batch])
 
 
-def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "pyav") -> partial[VideoFrames]:
+def reader_for(
+    models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "pyav", colour: str = "rgb"
+) -> partial[VideoFrames]:
     """How to read a file for `models`: with its motion vectors where a proposal of theirs needs them. Picklable.
 
     Raises:
@@ -128,7 +132,7 @@ def reader_for(models: Sequence[nn.Module], plan: ViewPlan, *, backend: str = "p
     motion = any(isinstance(proposal, VideoProposal) and proposal.needs_motion for proposal in proposals)
     if motion:
         check_motion_backend(backend)
-    return partial(read_video, plan=plan, backend=backend, motion=motion)
+    return partial(read_video, plan=plan, backend=backend, motion=motion, colour=colour)
 
 
 @torch.inference_mode()

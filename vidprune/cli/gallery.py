@@ -48,6 +48,7 @@ def pictures(comparison: Comparison, limit: int) -> list[Picture]:
                         class_names=tuple(run.header["class_names"]),
                         model_name=config.model.name,
                         backend=config.backend,
+                        colour=config.colour,
                     )
                 except VidpruneError as error:
                     warn(f"no picture: {error}")

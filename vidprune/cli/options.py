@@ -42,6 +42,7 @@ ClassNames = Annotated[str | None, typer.Option(help="kinetics400, imagenet1k, d
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Dtype = Annotated[str | None, typer.Option(help=", ".join(DTYPES) + ".")]
 Backend = Annotated[str | None, typer.Option(help="Decoder: pyav, decord, torchcodec.")]
+Colour = Annotated[str | None, typer.Option(help="rgb, or yuv to make RGB on the device (pyav only).")]
 ViewsPerBatch = Annotated[int | None, typer.Option(min=1, help="Views per forward pass; default: one video's.")]
 Config = Annotated[str | None, typer.Option(help="YAML file with any of these; flags override it.")]
 Settings = Annotated[
@@ -83,6 +84,7 @@ class RunFlags:
     device: Device = None
     dtype: Dtype = None
     backend: Backend = None
+    colour: Colour = None
     views_per_batch: ViewsPerBatch = None
     config: Config = None
     settings: Settings = None
@@ -127,6 +129,7 @@ class RunFlags:
             device=self.device,
             dtype=self.dtype,
             backend=self.backend,
+            colour=self.colour,
             views_per_batch=self.views_per_batch,
         )
 

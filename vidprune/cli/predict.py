@@ -68,6 +68,7 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
                     plan,
                     class_names=names,
                     backend=run.backend,
+                    colour=run.colour,
                     views_per_batch=run.views_per_batch,
                 )
             except VidpruneError as error:

@@ -61,6 +61,7 @@ def _visualize_all(inputs: list[str], run: RunConfig, out: Path, as_json: bool) 
                     model_name=run.model.name,
                     stem=stems[path],
                     backend=run.backend,
+                    colour=run.colour,
                 )
             except VidpruneError as error:
                 row = {"path": str(path), "error": str(error)}

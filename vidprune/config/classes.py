@@ -55,6 +55,7 @@ class RunConfig:
         device: "auto", "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "float16" or "bfloat16".
         backend: the decoder.
+        colour: "rgb", or "yuv" to keep each file's own planes while decoding and make RGB on the device.
         views_per_batch: views that share a forward pass; None is all of a video.
         seed: of random weights.
     """
@@ -66,12 +67,16 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "float32"
     backend: str = "pyav"
+    colour: str = "rgb"
     views_per_batch: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from vidprune.video.colour import check_colour
+
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        check_colour(self.colour, self.backend)
         if self.views_per_batch is not None and self.views_per_batch < 1:
             raise ConfigError(f"views_per_batch must be at least 1, got {self.views_per_batch}")
 

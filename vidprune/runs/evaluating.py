@@ -40,6 +40,7 @@ def evaluate(
         ConfigError: an option or a label out of range, an unreadable manifest.
         StoreError: `config.out` holds another run, or cannot be written.
     """
+    from vidprune.inference import reader_for
     from vidprune.pruning import host_of
 
     settings = runner_settings(config)
@@ -56,7 +57,8 @@ def evaluate(
     if on_start is not None:
         on_start(len(missing), len(done), manifest.warnings)
     left = [(position, entry) for position, entry in mine if position in missing]
-    run_entries(left, model, plan, store, settings, backend=run.backend, on_row=on_row)
+    decode = reader_for([model], plan, backend=run.backend, colour=run.colour)
+    run_entries(left, model, plan, store, settings, decode=decode, on_row=on_row)
     return write_report(config.out)
 
 

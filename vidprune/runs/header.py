@@ -33,6 +33,8 @@ def run_identity(config: EvaluateConfig, run: RunConfig, plan: ViewPlan, manifes
         "protocol_version": PROTOCOL_VERSIONS[plan.protocol],
         "dtype": run.dtype,
         "backend": run.backend,
+        # Only where it is not the usual: runs that were stored before there was a choice stay what they are.
+        **({} if run.colour == "rgb" else {"colour": run.colour}),
         "seed": run.seed,
         "manifest": {
             "num_entries": len(manifest.entries),

@@ -26,6 +26,7 @@ from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.evaluation.sweep import SweepPoint, joint_plan, run_points
+from vidprune.inference import reader_for
 from vidprune.runs.evaluating import manifest_of, missing_positions, own_device, own_entries, runner_settings
 from vidprune.runs.header import header_facts, run_identity
 
@@ -92,7 +93,9 @@ def sweep(
     settings = runner_settings(shared)
     shared = dataclasses.replace(shared, run=dataclasses.replace(shared.run, device=own_device(shared.run.device)))
     built = list(_built_points(dataclasses.replace(config, evaluation=shared)))
-    joint_plan([point.plan for point in built])  # refuses models of different frame sizes before anything is written
+    plan = joint_plan(
+        [point.plan for point in built]
+    )  # refuses models of different frame sizes before anything is written
     manifests: dict[Hashable, Manifest] = {}
     opened = [_opened(point, shared, manifests) for point in built]
     points = [point for point, _ in opened]
@@ -101,7 +104,10 @@ def sweep(
     missing = frozenset().union(*(point.missing for point in points))
     if on_start is not None:
         on_start(len(missing), len(entries) - len(missing), manifest.warnings)
-    run_points(entries, points, settings, backend=shared.run.backend, decode=decode, on_video=on_video)
+    if decode is None:
+        models = [point.model for point in points]
+        decode = reader_for(models, plan, backend=shared.run.backend, colour=shared.run.colour)
+    run_points(entries, points, settings, decode=decode, on_video=on_video)
     folders = [point.store.folder for point in points]
     for folder in folders:
         write_report(folder)

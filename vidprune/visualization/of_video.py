@@ -40,6 +40,7 @@ def picture_video(
     model_name: str = "",
     stem: str | None = None,
     backend: str = "pyav",
+    colour: str = "rgb",
 ) -> WrittenPictures:
     """Write a contact sheet (middle segment) and an overlay video (all segments) of the centre crop of a video.
 
@@ -49,8 +50,9 @@ def picture_video(
         plan: its segments are used, its crops replaced by the centre one.
         folder: where `STEM.png` and `STEM.mp4` go; created if need be.
         stem: by default the video's name without its suffix.
+        backend, colour: how the model gets its frames, see `vidprune.video.read_frames`; pictures are RGB all the same.
     """
-    shown = _look(path, model, plan, class_names, model_name, backend)
+    shown = _look(path, model, plan, class_names, model_name, backend, colour)
     stem = stem or Path(path).stem
     sheet = save_picture(shown.sheet(), Path(folder) / f"{stem}.png")
     caption = dataclasses.replace(shown.caption, view=f"{len(shown.views)} segments, centre crop")
@@ -66,9 +68,10 @@ def sheet_of_video(
     class_names: tuple[str, ...] | None = None,
     model_name: str = "",
     backend: str = "pyav",
+    colour: str = "rgb",
 ) -> Image.Image:
     """The contact sheet of `picture_video` alone, unwritten; arguments as there."""
-    return _look(path, model, plan, class_names, model_name, backend).sheet()
+    return _look(path, model, plan, class_names, model_name, backend, colour).sheet()
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,11 @@ def _look(
     class_names: tuple[str, ...] | None,
     model_name: str,
     backend: str,
+    colour: str,
 ) -> _Shown:
     """Decode a video and run the model on its centre crops."""
     plan = dataclasses.replace(plan, num_crops=1)
-    video = reader_for([model], plan, backend=backend)(path)
+    video = reader_for([model], plan, backend=backend, colour=colour)(path)
     parameter = next(model.parameters())
     clips = cut_views(video, plan, device=parameter.device, dtype=parameter.dtype)  # [S, 3, T, H, W]
     maps = video_maps([video], model, plan)
