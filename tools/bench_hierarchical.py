@@ -4,6 +4,7 @@ OMP_NUM_THREADS=1 python tools/bench_hierarchical.py --out results/hierarchical.
 
 The pruned host is given its proposal map, so `ratio` compares the host with itself; `ratio_with_proposal` adds what
 MobileOne-S0 takes. Times are CPU time of this process, which other work on the machine disturbs less than wall time.
+`--models` and `--batches` measure some alone and leave the file's other rows.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ from vidprune.proposals import create_proposal
 from vidprune.pruners.papr import PaPr
 from vidprune.pruning import prune
 
-CASES = (("convnext_tiny", 1), ("convnext_tiny", 8), ("convnext_base", 1), ("convnext_base", 8))
-CASES += (("swin_tiny_patch4_window7_224", 1), ("swin_tiny_patch4_window7_224", 8))
-CASES += (("swin_base_patch4_window7_224", 1), ("swin_base_patch4_window7_224", 8))
+MODELS = ("convnext_tiny", "convnext_base", "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224")
+BATCHES = (1, 8)
 KEEP_RATIO = 0.65
 
 
@@ -57,17 +57,30 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, object]:
     }
 
 
+def keep_others(path: Path, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows of an earlier run that these do not measure again, then these."""
+    if not path.exists():
+        return rows
+    measured = {(row["model"], str(row["batch"])) for row in rows}
+    with path.open(newline="", encoding="utf-8") as file:
+        earlier: list[dict[str, object]] = [dict(row) for row in csv.DictReader(file)]
+    return [row for row in earlier if (row["model"], row["batch"]) not in measured] + rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     args = parser.parse_args()
     surroundings = {
         "device": f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
         "versions": f"torch {torch.__version__}, timm {version('timm')}",
     }
     with torch.inference_mode():
-        rows = [measure(name, batch, args.rounds) | surroundings for name, batch in CASES]
+        rows = [measure(name, batch, args.rounds) | surroundings for name in args.models for batch in args.batches]
+    rows = keep_others(args.out, rows)
     with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
