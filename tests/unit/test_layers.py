@@ -26,6 +26,7 @@ LAYERS: dict[str, int] = {
     "hierarchical": 3,
     "pruning": 3,
     "inference": 4,
+    "compiling": 4,
     "calibration": 4,
     "evaluation": 4,
     "profiling": 4,

@@ -93,13 +93,14 @@ def model(
     rounds: Rounds = 9,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    compile: opt.Compile = None,
     csv: Csv = None,
     as_json: opt.Json = False,
 ) -> None:
     """Milliseconds per view, dense and under each method, proposal included; outputs are checked first."""
     from vidprune.profiling.model_speed import measure_models
 
-    run = _run(model, checkpoint, device, dtype)
+    run = _run(model, checkpoint, device, dtype, compile)
     models = build_models(run, method or DEFAULT_METHODS)
     rows = [row for size in batch or [1] for row in measure_models(models, batch=size, rounds=rounds)]
     _show(rows, f"{run.model.name}: time per view", csv, as_json, _device_of(models))
@@ -116,6 +117,7 @@ def pipeline(
     views_per_batch: Annotated[int | None, typer.Option(help="Views per pass; by default one video's.")] = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    compile: opt.Compile = None,
     csv: Csv = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -128,7 +130,7 @@ def pipeline(
     if num_videos < 2:
         raise ConfigError(f"num-videos must be at least 2, got {num_videos}")
     repeated = [files[i % len(files)] for i in range(num_videos)]
-    run = _run(model, checkpoint, device, dtype)
+    run = _run(model, checkpoint, device, dtype, compile)
     models = build_models(run, method or DEFAULT_METHODS)
     plan = build_views(run, next(iter(models.values())))
     rows = [
@@ -140,13 +142,14 @@ def pipeline(
 
 
 def build_models(run: RunConfig, methods: Sequence[str]) -> dict[str, nn.Module]:
-    """The dense host and, around the same host, one pruned model for every method given as text."""
+    """The dense host and, around the same host, one pruned model for every method given as text; compiled if so told."""
     import torch
 
+    from vidprune.compiling import compile_model
     from vidprune.config import build_method, build_model
     from vidprune.pruning import prune
 
-    host = build_model(replace(run, method={"name": "dense"}))
+    host = build_model(replace(run, method={"name": "dense"}, compile=False))
     like = next(host.parameters())
     models: dict[str, nn.Module] = {"dense": host}
     for text in methods:
@@ -156,7 +159,7 @@ def build_models(run: RunConfig, methods: Sequence[str]) -> dict[str, nn.Module]
             continue  # "dense" is there already
         torch.manual_seed(run.seed)
         models[" ".join(text.split())] = prune(host, pruners).to(like.device, like.dtype).eval()
-    return models
+    return {name: compile_model(one) for name, one in models.items()} if run.compile else models
 
 
 def parse_methods(text: str) -> list[dict[str, Any]]:
@@ -168,9 +171,13 @@ def parse_methods(text: str) -> list[dict[str, Any]]:
     return chain
 
 
-def _run(model: str | None, checkpoint: str | None, device: str | None, dtype: str | None) -> RunConfig:
+def _run(
+    model: str | None, checkpoint: str | None, device: str | None, dtype: str | None, compile: bool | None
+) -> RunConfig:
     name = model or DEMO
-    return RunConfig(model=ModelConfig(name, checkpoint), device=device or "auto", dtype=dtype or "float32")
+    return RunConfig(
+        model=ModelConfig(name, checkpoint), device=device or "auto", dtype=dtype or "float32", compile=bool(compile)
+    )
 
 
 def _device_of(models: dict[str, nn.Module]) -> str:

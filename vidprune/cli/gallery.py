@@ -71,7 +71,7 @@ def _config(run: ComparedRun) -> RunConfig:
         raise ConfigError(
             f"{checkpoint} is no longer the file that {run.name} was made with, so nothing can be pictured"
         )
-    return dataclasses.replace(config, device="auto")  # it may have run on another machine
+    return dataclasses.replace(config, device="auto", compile=False)  # it may have run on another machine
 
 
 def _lists(table: Any, *names: str) -> list[list[Any]]:

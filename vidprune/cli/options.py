@@ -43,6 +43,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Dtype = Annotated[str | None, typer.Option(help=", ".join(DTYPES) + ".")]
 Backend = Annotated[str | None, typer.Option(help="Decoder: pyav, decord, torchcodec.")]
 Colour = Annotated[str | None, typer.Option(help="rgb, or yuv to make RGB on the device (pyav only).")]
+Compile = Annotated[bool | None, typer.Option("--compile", help="Run the model through torch.compile.")]
 ViewsPerBatch = Annotated[int | None, typer.Option(min=1, help="Views per forward pass; default: one video's.")]
 Config = Annotated[str | None, typer.Option(help="YAML file with any of these; flags override it.")]
 Settings = Annotated[
@@ -85,6 +86,7 @@ class RunFlags:
     dtype: Dtype = None
     backend: Backend = None
     colour: Colour = None
+    compile: Compile = None
     views_per_batch: ViewsPerBatch = None
     config: Config = None
     settings: Settings = None
@@ -130,6 +132,7 @@ class RunFlags:
             dtype=self.dtype,
             backend=self.backend,
             colour=self.colour,
+            compile=self.compile,
             views_per_batch=self.views_per_batch,
         )
 

@@ -97,9 +97,10 @@ def build_host(config: RunConfig) -> nn.Module:
 
 
 def build_model(config: RunConfig) -> nn.Module:
-    """The host, pruned if a method is named, on its device, in its dtype, in eval mode."""
+    """The host, pruned if a method is named, on its device, in its dtype, in eval mode; compiled if so told."""
     import torch
 
+    from vidprune.compiling import compile_model
     from vidprune.pruning import prune
 
     device = resolve_device(config.device)
@@ -107,7 +108,8 @@ def build_model(config: RunConfig) -> nn.Module:
     methods = build_methods(config.method, config.model)
     torch.manual_seed(config.seed)  # the same random proposal whether or not the host's weights were drawn before it
     module = prune(host, methods) if methods else host
-    return module.to(device=device, dtype=getattr(torch, config.dtype)).eval()
+    module = module.to(device=device, dtype=getattr(torch, config.dtype)).eval()
+    return compile_model(module) if config.compile else module
 
 
 def build_views(config: RunConfig, model: nn.Module) -> ViewPlan:

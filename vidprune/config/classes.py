@@ -56,6 +56,7 @@ class RunConfig:
         dtype: "float32", "float16" or "bfloat16".
         backend: the decoder.
         colour: "rgb", or "yuv" to keep each file's own planes while decoding and make RGB on the device.
+        compile: run the model through torch.compile; methods whose counts depend on the input stay as they are.
         views_per_batch: views that share a forward pass; None is all of a video.
         seed: of random weights.
     """
@@ -68,6 +69,7 @@ class RunConfig:
     dtype: str = "float32"
     backend: str = "pyav"
     colour: str = "rgb"
+    compile: bool = False
     views_per_batch: int | None = None
     seed: int = 0
 
@@ -101,6 +103,7 @@ class EvaluateConfig:
         store: "logits" keeps every view's, "probs" only the average (a fifteenth of the space at 15 views).
         retry_failed: decode the videos again whose rows are failures.
         flush_rows, flush_s: how many rows, or seconds of work, a killed run may lose.
+        prefetch: on a GPU, upload each video's frames while the model runs on the one before.
         limit: take only so many videos, the first of the manifest.
     """
 
@@ -116,6 +119,7 @@ class EvaluateConfig:
     retry_failed: bool = False
     flush_rows: int = 64
     flush_s: float = 30.0
+    prefetch: bool = True
     limit: int | None = None
 
     def __post_init__(self) -> None:

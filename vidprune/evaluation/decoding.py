@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe, wait
 
 from vidprune.errors import MissingDependencyError, UnknownNameError, VidpruneError
@@ -24,6 +25,7 @@ from vidprune.evaluation.transport import Decoded, receive, send
 from vidprune.types import VideoFrames
 
 Decode = Callable[[str], VideoFrames]
+Prepare = Callable[[VideoFrames], VideoFrames]
 Job = tuple[int, str]  # position in the manifest, path
 
 
@@ -32,7 +34,13 @@ class DecodeWorkerError(VidpruneError):
 
 
 def decode_all(
-    decode: Decode, jobs: Iterable[Job], *, workers: int, timeout_s: float, ahead: int | None = None
+    decode: Decode,
+    jobs: Iterable[Job],
+    *,
+    workers: int,
+    timeout_s: float,
+    ahead: int | None = None,
+    prepare: Prepare | None = None,
 ) -> Generator[Decoded]:
     """Decode every job; results come in the order in which they are ready, one for each job.
 
@@ -41,16 +49,17 @@ def decode_all(
         workers: processes; 0 decodes in this one, where a debugger sees it and no time limit holds.
         timeout_s: a file that takes longer is given up: its worker is killed and replaced.
         ahead: videos that may wait decoded; by default two, or one per worker where those are more.
+        prepare: what is done to a decoded video before it waits, such as starting its upload; here, not in a worker.
 
     Raises:
         DecodeWorkerError: workers cannot start, or a decoder that was asked for is not there.
     """
     if workers == 0:
         for position, path in jobs:
-            yield decode_one(decode, position, path)
+            yield _prepared(decode_one(decode, position, path), prepare)
         return
     results: queue.Queue[Decoded | BaseException | None] = queue.Queue(maxsize=ahead or max(2, workers))
-    dispatcher = _Dispatcher(decode, jobs, workers, timeout_s, results)
+    dispatcher = _Dispatcher(decode, jobs, workers, timeout_s, results, prepare)
     thread = threading.Thread(target=dispatcher.run, name="decode-dispatcher", daemon=True)
     thread.start()
     try:
@@ -76,6 +85,10 @@ def decode_one(decode: Decode, position: int, path: str) -> Decoded:
     except Exception as problem:  # whatever a decoder makes of a broken file must not end the run
         error = f"cannot decode {path!r}: {type(problem).__name__}: {' '.join(str(problem).split())}"
     return Decoded(position, video, error, time.perf_counter() - start)
+
+
+def _prepared(item: Decoded, prepare: Prepare | None) -> Decoded:
+    return item if prepare is None or item.video is None else replace(item, video=prepare(item.video))
 
 
 def worker_main(descriptor: int) -> None:
@@ -164,12 +177,14 @@ class _Dispatcher:
         workers: int,
         timeout_s: float,
         results: queue.Queue[Decoded | BaseException | None],
+        prepare: Prepare | None,
     ) -> None:
         self.decode = decode
         self.jobs = iter(jobs)
         self.num_workers = workers
         self.timeout_s = timeout_s
         self.results = results
+        self.prepare = prepare
         self.stopping = threading.Event()
         self.workers: list[_Worker] = []
 
@@ -208,7 +223,7 @@ class _Dispatcher:
         worker.job = None
         self._next_job(worker)  # before the result waits for room: the worker goes on meanwhile
         if isinstance(answer, Decoded):
-            self._put(answer)
+            self._put(_prepared(answer, self.prepare))
 
     def _next_job(self, worker: _Worker) -> None:
         job = next(self.jobs, None)

@@ -19,6 +19,7 @@ from vidprune.inference import ViewOutput, predict_views, reader_for
 from vidprune.pruning import token_grid
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan
+from vidprune.video.upload import Uploader
 
 if TYPE_CHECKING:
     from vidprune.evaluation.manifests import ManifestEntry
@@ -34,6 +35,7 @@ class RunnerSettings:
         views_per_batch: views that share a forward pass; None is one video at a time, whose rows are then bit for bit
             the same whatever else is evaluated. More than a video has lets several videos share a batch.
         flush_rows, flush_s: rows go to the disk when so many wait, or the first of them has waited so long.
+        prefetch: on a GPU, upload each video's frames while the model runs on the one before; no bit changes.
         stored: "logits" keeps every view's logits, "probs" only their averaged softmax.
     """
 
@@ -43,6 +45,7 @@ class RunnerSettings:
     flush_rows: int = 64
     flush_s: float = 30.0
     stored: str = "logits"
+    prefetch: bool = True
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -83,7 +86,8 @@ def run_entries(
     decode = decode or reader_for([model], plan, backend=backend)
     by_position = dict(entries)
     jobs = ((position, str(entry.path)) for position, entry in entries)
-    decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s)
+    prepare = uploader_for(model, settings)
+    decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s, prepare=prepare)
     predictor = _Predictor(model, plan, settings.views_per_batch)
     with (
         RowWriter(store, settings.flush_rows, settings.flush_s) as writer,
@@ -93,6 +97,12 @@ def run_entries(
             writer.add(row)
             if on_row is not None:
                 on_row(row)
+
+
+def uploader_for(model: nn.Module, settings: RunnerSettings) -> Uploader | None:
+    """What starts the uploads of decoded videos ahead of time: on a GPU, unless the settings say no."""
+    device = next(model.parameters()).device
+    return Uploader(device) if settings.prefetch and device.type == "cuda" else None
 
 
 def _rows(

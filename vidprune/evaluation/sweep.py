@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidprune.compiling import is_compiled
 from vidprune.errors import ConfigError
 from vidprune.evaluation.decoding import Decode, decode_all
 from vidprune.evaluation.rows import BatchSize, RowWriter, failed_row, predicted_row
-from vidprune.evaluation.runner import RunnerSettings
+from vidprune.evaluation.runner import RunnerSettings, uploader_for
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.evaluation.transport import Decoded
 from vidprune.inference import ViewOutput, reader_for, run_batches, video_maps
@@ -79,7 +80,8 @@ def run_points(
     sizes = _Sizes(settings.views_per_batch or max(point.plan.num_views for point in points))
     with ExitStack() as stack:
         writers = [stack.enter_context(RowWriter(p.store, settings.flush_rows, settings.flush_s)) for p in points]
-        decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s)
+        prepare = uploader_for(points[0].model, settings)
+        decoded = decode_all(decode, jobs, workers=settings.workers, timeout_s=settings.timeout_s, prepare=prepare)
         stack.enter_context(closing(decoded))  # ends the workers before the writers store what is left
         for item in decoded:
             row = None
@@ -163,7 +165,8 @@ class _SharedWork:
             self.views[point.plan] = _timed(lambda: self._cut(point), device)
         clips, cut_s = self.views[point.plan]
         if not self.sizes.has(point.name):  # the first pass of a model pays for set-up that no other does
-            self._warm_up(point, clips[:1])
+            # A compiled model is warmed up by its full batch, which its graph is made for.
+            self._warm_up(point, clips if is_compiled(point.model) else clips[:1])
         key = (point.plan, point.map_key)
         if key not in self.maps:
             self.maps[key] = _timed(lambda: self._mark(point, clips), device)

@@ -106,6 +106,7 @@ def runner_settings(config: EvaluateConfig) -> RunnerSettings:
         flush_rows=config.flush_rows,
         flush_s=config.flush_s,
         stored=config.store,
+        prefetch=config.prefetch,
     )
 
 

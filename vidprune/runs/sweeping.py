@@ -128,6 +128,7 @@ def _built_points(config: SweepConfig) -> Iterator[_Built]:
     """Every point, the points of a model around one host, and equal proposals one object."""
     import torch
 
+    from vidprune.compiling import compile_model
     from vidprune.pruning import is_pruned, prune
 
     proposals: dict[Hashable, Proposal] = {}
@@ -140,6 +141,7 @@ def _built_points(config: SweepConfig) -> Iterator[_Built]:
             torch.manual_seed(run.seed)
             model = prune(host, methods) if methods else host
             model = model.to(device=run.device, dtype=getattr(torch, run.dtype)).eval()
+            model = compile_model(model) if run.compile else model
             asks = is_pruned(model) and model.proposal is not None
             key = (_map_key(methods[0]), id(host)) if asks else None
             yield _Built(point, model, build_views(point.run, model), key)

@@ -35,6 +35,7 @@ from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, VideoFrames
 from vidprune.video.colour import to_rgb
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import whole_number
+from vidprune.video.upload import frames_on
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +169,7 @@ def cut_views(
     offsets = plan.crop_offsets(height, width)
     chosen = range(plan.num_views)[views if views is not None else slice(None)]
 
-    pixels = torch.from_numpy(video.frames).to(device)  # [F, H, W, 3]
+    pixels = frames_on(video, device)  # [F, H, W, 3]
     mean_ = torch.tensor(mean, dtype=torch.float32, device=device)
     std_ = torch.tensor(std, dtype=torch.float32, device=device)
     size = plan.crop_size
@@ -194,7 +195,7 @@ def whole_clips(
     import torch
 
     rows = torch.from_numpy(clip_rows(video, plan)).to(device)  # [S, T]
-    pixels = torch.from_numpy(video.frames).to(device)  # [F, H, W, 3]
+    pixels = frames_on(video, device)  # [F, H, W, 3]
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     levels = to_rgb(pixels.to(torch.float32), video.colour)  # of each of the F frames once
     frames = ((levels / 255 - mean) / std).to(dtype or torch.float32)
