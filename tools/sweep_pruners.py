@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--clips-per-seed", type=int, default=240)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--targets", type=float, nargs="+", default=[0.7, 0.5, 0.35], help="shares of the dense GMACs")
-    parser.add_argument("--rounds", type=int, default=31, help="of the speed measurement")
+    parser.add_argument("--rounds", type=int, default=15, help="of the speed measurement")
     parser.add_argument("--note", default="", help="what a reader must know of the device, such as other load on it")
     parser.add_argument("--out", type=Path, default=Path("results"))
     args = parser.parse_args()
