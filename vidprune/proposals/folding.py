@@ -1,7 +1,7 @@
-"""A network made ready to run: batch norms folded into their convolutions, weights with the channels innermost.
+"""A network made ready to run: batch norms folded, channels innermost, convolutions without time as what they are.
 
-Both leave what is computed as it is, but for rounding. The network itself keeps its parts and names, in which it loads
-and saves; `FoldedNet` holds a private copy beside it and makes a new one whenever the weights have changed.
+All of it leaves what is computed as it is, but for rounding. The network itself keeps its parts and names, in which it
+loads and saves; `FoldedNet` holds a private copy beside it and makes a new one whenever the weights have changed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
@@ -18,7 +19,8 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
     """A copy of `net`, in eval mode, whose 3-D convolutions do the work of the batch norms behind them.
 
     The norm of W * x, scaled by g / sqrt(v + e) and shifted, is itself a convolution. It is folded where nothing else
-    reads the convolution's output. Weights of the copy lie channels_last_3d.
+    reads the convolution's output. What looks at one pixel or one frame at a time is run as such (`_PerPixel`,
+    `_PerFrame`); the other weights lie channels_last_3d.
     """
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     exact = torch.promote_types(dtype, torch.float32)  # half precision is for the result
@@ -32,10 +34,59 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
             folded.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
             node.replace_all_uses_with(source)
             folded.graph.erase_node(node)
+    for node in folded.graph.nodes:  # activations write over what nobody else reads: new memory costs more than they do
+        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU | nn.SiLU):
+            source = node.args[0]
+            modules[node.target].inplace = source.op != "placeholder" and len(source.users) == 1
     folded.recompile()
     folded.delete_all_unused_submodules()
+    for name, module in list(folded.named_modules()):
+        if isinstance(module, nn.Conv3d) and (simple := _without_time(module)) is not None:
+            folded.set_submodule(name, simple)
     folded = folded.to(dtype).requires_grad_(False)
-    return folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stub lacks it
+    for module in folded.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stub lacks it
+    return folded
+
+
+def _without_time(conv: nn.Conv3d) -> nn.Module | None:
+    """`conv` as a matrix product per pixel or a convolution per frame, if it is one."""
+    size, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    if isinstance(padding, str) or set(conv.dilation) != {1} or conv.padding_mode != "zeros" or size[0] != 1:
+        return None
+    if size == (1, 1, 1) and not any(padding) and conv.groups == 1:
+        return _PerPixel(conv)
+    return _PerFrame(conv) if stride[0] == 1 and padding[0] == 0 and conv.groups == 1 else None
+
+
+class _PerPixel(nn.Module):
+    """A 1x1x1 convolution as one matrix product. PyTorch's own goes a slow way on one thread and copies its input."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(conv.weight.flatten(1)), conv.bias
+        self.stride = conv.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, h, w = self.stride
+        pixels = x[:, :, ::t, ::h, ::w].permute(0, 2, 3, 4, 1)  # [B, t', h', w', C], as it lies in memory
+        return F.linear(pixels, self.weight, self.bias).permute(0, 4, 1, 2, 3)
+
+
+class _PerFrame(nn.Module):
+    """A convolution of size 1 in time as a 2-D one on all frames."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        weight = conv.weight.squeeze(2).contiguous(memory_format=torch.channels_last)
+        self.weight, self.bias = nn.Parameter(weight), conv.bias
+        self.stride, self.padding = conv.stride[1:], conv.padding[1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)  # [B T, C, H, W], channels_last: a view
+        frames = F.conv2d(frames, self.weight, self.bias, self.stride, self.padding)
+        return frames.permute(0, 2, 3, 1).unflatten(0, (x.shape[0], -1)).permute(0, 4, 1, 2, 3)
 
 
 class FoldedNet:
