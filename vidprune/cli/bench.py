@@ -142,7 +142,7 @@ def pipeline(
 
 
 def build_models(run: RunConfig, methods: Sequence[str]) -> dict[str, nn.Module]:
-    """The dense host and, around the same host, one pruned model for every method given as text; compiled if so told."""
+    """The dense host and, around it, one pruned model for every method given as text; compiled if so told."""
     import torch
 
     from vidprune.compiling import compile_model
