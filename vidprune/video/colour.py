@@ -47,12 +47,12 @@ def check_colour(colour: str, backend: str = "pyav") -> None:
 def colour_of(frame: Any) -> str:
     """How a decoded frame of PyAV can be stored: by its planes, under their matrix' name; else "rgb".
 
-    By planes go 8-bit 4:2:0 frames of even size, as good as all there are. On an odd size, the last chroma sample would
-    be half outside of the picture.
+    By planes go progressive 8-bit 4:2:0 frames of even size, as good as all there are. On an odd size the last chroma
+    sample would be half outside of the picture; the rows of interlaced chroma belong to two fields.
     """
-    even = frame.width % 2 == 0 and frame.height % 2 == 0
     matrix = _BY_CODE.get(int(frame.colorspace))
-    if frame.format.name not in ("yuv420p", "yuvj420p") or not even or matrix is None:
+    odd = frame.width % 2 or frame.height % 2
+    if frame.format.name not in ("yuv420p", "yuvj420p") or odd or frame.interlaced_frame or matrix is None:
         return "rgb"
     full = frame.format.name == "yuvj420p" or int(frame.color_range) == _JPEG_RANGE
     return matrix + FULL if full else matrix
