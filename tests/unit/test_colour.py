@@ -1,0 +1,252 @@
+"""The planes path: what is stored are the file's planes, and the RGB made of them is FFmpeg's up to rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from pathlib import Path
+from threading import Thread
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.decoders import made_up
+from tests.media import write_video
+from vidprune.config import EvaluateConfig, ModelConfig, RunConfig, demo_file
+from vidprune.errors import ConfigError
+from vidprune.evaluation.transport import Decoded, receive, send
+from vidprune.inference import predict_video
+from vidprune.types import VideoFrames
+from vidprune.video import ViewPlan, cut_views, read_frames, read_video
+from vidprune.video.colour import colour_of, from_rgb, planes_of, rgb_frames, to_rgb
+from vidprune.video.views import whole_clips
+from vidprune.visualization.of_video import _view_pixels
+
+PLAN = ViewPlan(num_frames=4, num_segments=2, short_side=64, crop_size=64)
+MATRICES = {1: "bt709", 2: "bt601", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}  # AVCOL_SPC_*
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("colour") / "clip.mp4", range(40))
+
+
+def flat_blocks(pix_fmt: str, code: int, full: bool) -> av.VideoFrame:
+    """A frame of blocks of 8 x 8 pixels of one random colour each, of those that RGB has."""
+    rng = np.random.default_rng(0)
+    frame = av.VideoFrame(256, 64, pix_fmt)
+    for plane, low, high in zip(frame.planes, (60, 100, 100), (180, 156, 156), strict=True):
+        block = plane.height // 8
+        values = rng.integers(low, high, (8, 32)).astype(np.uint8).repeat(block, 0).repeat(block, 1)
+        rows = np.zeros((plane.height, plane.line_size), dtype=np.uint8)
+        rows[:, : plane.width] = values
+        plane.update(rows.tobytes())
+    frame.colorspace, frame.color_range = code, 2 if full else 1
+    return frame
+
+
+def planes_of_file(path: Path) -> Iterator[list[np.ndarray]]:
+    """Y, Cb and Cr of each frame, from the bytes of FFmpeg's own raw layout."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            height, width = frame.height, frame.width
+            raw = frame.to_ndarray().reshape(-1)  # all of Y, then Cb, then Cr
+            luma, chroma = raw[: height * width], raw[height * width :].reshape(2, height // 2, width // 2)
+            yield [luma.reshape(height, width), *chroma]
+
+
+# ---- levels
+
+
+@pytest.mark.parametrize("code", MATRICES)
+@pytest.mark.parametrize("full", [False, True])
+def test_levels_are_those_of_ffmpeg(code: int, full: bool) -> None:
+    frame = flat_blocks("yuv420p", code, full)
+    colour = colour_of(frame)
+    assert colour == MATRICES[code] + ("-full" if full else "")
+    stored = np.stack(
+        [plane.repeat(256 // plane.shape[1], 0).repeat(256 // plane.shape[1], 1) for plane in planes_of(frame)], -1
+    )
+    gap = to_rgb(torch.from_numpy(stored).float(), colour).numpy() - frame.to_ndarray(format="rgb24")
+    assert np.abs(gap).max() < 1.7, "a wrong matrix or range is off by more than 5 somewhere"
+    assert np.abs(gap.mean(axis=(0, 1))).max() < 0.1, "no constant offset is left"
+
+
+def test_jpeg_formats_are_full_range() -> None:
+    assert colour_of(flat_blocks("yuvj420p", 2, False)) == "bt601-full"
+
+
+@pytest.mark.parametrize("colour", ["bt601", "bt601-full", "bt709", "bt2020-full"])
+def test_from_rgb_is_the_inverse(colour: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
+    planes = np.stack(from_rgb(image, colour), axis=-1)
+    assert planes.dtype == np.uint8
+    back = to_rgb(torch.from_numpy(planes).float(), colour)
+    assert (back - torch.from_numpy(image).float()).abs().max() <= 2.5  # chroma is rounded, and B - Y is 2 Cb
+
+
+def test_rgb_is_left_alone_and_other_names_are_refused() -> None:
+    pixels = torch.rand(2, 3)
+    assert to_rgb(pixels, "rgb") is pixels
+    with pytest.raises(ConfigError, match="unknown colour 'bt61' of frames: allowed are rgb, bt601"):
+        to_rgb(pixels, "bt61")
+
+
+# ---- what is stored
+
+
+@pytest.mark.parametrize("short_side", [None, 64, 224])
+def test_stored_planes_are_the_file_s_own_resized_by_opencv(clip: Path, short_side: int | None) -> None:
+    wanted = [0, 7, 8, 39]
+    video = read_frames(clip, wanted, short_side=short_side, colour="yuv")
+    plain = read_frames(clip, wanted, short_side=short_side)
+    assert (video.colour, plain.colour) == ("bt601", "rgb")
+    assert video.frames.shape == plain.frames.shape
+    assert video.source_size == plain.source_size == (96, 160)
+    assert video.frames.transpose(0, 3, 1, 2).flags.c_contiguous, "planar in memory"
+    size = video.frames.shape[2:0:-1]
+    planes = list(planes_of_file(clip))
+    for row, number in enumerate(wanted):
+        for channel, plane in enumerate(planes[number]):
+            expected = plane if plane.shape[::-1] == size else cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
+            np.testing.assert_array_equal(video.frames[row, ..., channel], expected)
+    gap = rgb_frames(video, np.arange(4)).astype(float) - plain.frames
+    assert np.abs(gap).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ten_bits.mkv", {"codec": "ffv1", "pix_fmt": "yuv420p10le"}),
+        ("full_chroma.mp4", {"pix_fmt": "yuv444p"}),
+        ("half_chroma.mp4", {"pix_fmt": "yuv422p"}),
+        ("odd.mkv", {"codec": "ffv1", "size": (95, 161)}),
+        ("grey.mkv", {"codec": "ffv1", "pix_fmt": "gray"}),
+        ("interlaced.mp4", {"options": {"x264-params": "interlaced=1", "flags": "+ildct+ilme"}}),
+    ],
+)
+def test_other_formats_come_as_rgb(tmp_path: Path, name: str, options: dict) -> None:
+    path = write_video(tmp_path / name, range(12), **options)
+    video = read_frames(path, range(0, 12, 3), short_side=64, colour="yuv")
+    assert video.colour == "rgb"
+    np.testing.assert_array_equal(video.frames, read_frames(path, range(0, 12, 3), short_side=64).frames)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_planes_are_turned_upright(tmp_path: Path, clip: Path, degrees: int) -> None:
+    turned = read_frames(
+        write_video(tmp_path / "turned.mp4", range(40), rotation=degrees), [3, 20], colour="yuv", short_side=48
+    )
+    planes = list(planes_of_file(clip))
+    assert turned.colour == "bt601"
+    size = turned.frames.shape[2:0:-1]
+    for row, number in enumerate([3, 20]):
+        for channel, plane in enumerate(planes[number]):
+            upright = np.ascontiguousarray(np.rot90(plane, degrees // 90))
+            expected = cv2.resize(upright, size, interpolation=cv2.INTER_LINEAR)
+            np.testing.assert_array_equal(turned.frames[row, ..., channel], expected)
+
+
+@pytest.mark.parametrize("order", [("yuv420p", "yuv444p"), ("yuv444p", "yuv420p")])
+def test_a_stream_that_changes_its_format_keeps_the_first_one_s_colour(tmp_path: Path, order: tuple[str, str]) -> None:
+    parts = [
+        write_video(tmp_path / f"{i}.ts", range(30 * i, 30 * i + 30), pix_fmt=pix_fmt)
+        for i, pix_fmt in enumerate(order)
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    video = read_frames(path, range(60), colour="yuv")
+    assert video.colour == ("bt601" if order[0] == "yuv420p" else "rgb")
+    gap = rgb_frames(video, np.arange(60)).astype(float) - read_frames(path, range(60)).frames
+    assert np.abs(gap).mean(axis=(1, 2, 3)).max() < 1.6
+
+
+def test_a_file_s_own_matrix_is_followed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "hd.mp4", range(6), options={"colorspace": "bt709", "color_range": "pc"})
+    video = read_frames(path, [2, 4], colour="yuv")
+    assert video.colour == "bt709-full"
+    assert np.abs(rgb_frames(video, np.arange(2)).astype(float) - read_frames(path, [2, 4]).frames).mean() < 1.5
+
+
+def test_wrong_choices_are_one_line(clip: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^colour yuv comes from the backend pyav alone, got backend 'decord'"):
+        read_frames(clip, [0], colour="yuv", backend="decord")
+    with pytest.raises(ConfigError, match=r"^colour must be one of rgb, yuv, got 'yvu'$"):
+        RunConfig(colour="yvu")
+
+
+# ---- what the model sees
+
+
+def test_views_are_made_of_the_planes_by_the_standard_s_formula(clip: Path) -> None:
+    """BT.601, limited range, in float64 and in the usual five coefficients; then FFmpeg's cut-off of 1, 1.4 and 1."""
+    video = read_video(clip, PLAN, colour="yuv")
+    y, cb, cr = np.moveaxis(video.frames.astype(np.float64), -1, 0) - np.array([16, 128, 128]).reshape(3, 1, 1, 1)
+    y = y * 1.164384
+    rgb = np.stack([y + 1.596027 * cr - 1, y - 0.391762 * cb - 0.812968 * cr - 1.4, y + 2.017232 * cb - 1], axis=-1)
+    expected = (rgb.clip(0, 255) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    views = cut_views(video, PLAN).numpy()
+    rows = np.searchsorted(video.frame_numbers, PLAN.frame_indices(40))
+    offsets = PLAN.crop_offsets(*video.frames.shape[1:3])
+    for view in range(PLAN.num_views):
+        top, left = offsets[view % PLAN.num_crops]
+        part = expected[rows[view // PLAN.num_crops], top : top + 64, left : left + 64]
+        np.testing.assert_allclose(views[view], part.transpose(3, 0, 1, 2), atol=2e-5)
+    whole = whole_clips(video, PLAN).numpy()
+    np.testing.assert_allclose(whole[1], expected[rows[1]].transpose(3, 0, 1, 2), atol=2e-5)
+
+
+def test_predictions_move_little() -> None:
+    """Two roundings differ between the paths, not the picture."""
+    from vidprune.config import build_model, build_views
+
+    run = RunConfig(model=ModelConfig("demo"), method={"name": "papr", "keep_ratio": 0.5}, device="cpu")
+    model = build_model(run)
+    plan = build_views(run, model)
+    path = sorted(demo_file("clips").glob("*.mp4"))[1]
+    rgb, yuv = (predict_video(path, model, plan, colour=colour) for colour in ("rgb", "yuv"))
+    assert 0 < np.abs(rgb.probs - yuv.probs).max() < 0.05
+
+
+def test_pictures_show_rgb(clip: Path) -> None:
+    rgb, yuv = (_view_pixels(read_video(clip, PLAN, colour=colour), PLAN, 1) for colour in ("rgb", "yuv"))
+    assert yuv[0].dtype == np.uint8
+    assert yuv[1] == rgb[1]
+    assert np.abs(rgb[0].astype(float) - yuv[0]).mean() < 1.5
+
+
+# ---- on the way
+
+
+def test_planar_frames_arrive_planar_and_unchanged() -> None:
+    made = made_up("planar")
+    planes = np.ascontiguousarray(made.frames.transpose(0, 3, 1, 2))
+    sent = dataclasses.replace(made, frames=planes.transpose(0, 2, 3, 1), colour="bt709")
+    ours, theirs = Pipe()
+    thread = Thread(target=send, args=(theirs, Decoded(0, sent, None, 0.1)))
+    thread.start()
+    got: VideoFrames = receive(ours).video
+    thread.join()
+    np.testing.assert_array_equal(got.frames, sent.frames)
+    assert got.frames.strides == sent.frames.strides
+    assert got.colour == "bt709"
+
+
+def test_the_colour_path_is_part_of_what_a_run_is() -> None:
+    from vidprune.config import build_model, build_views
+    from vidprune.evaluation.identity import differences
+    from vidprune.runs.evaluating import manifest_of
+    from vidprune.runs.header import run_identity
+
+    run = RunConfig(model=ModelConfig("demo"), device="cpu")
+    config = EvaluateConfig(manifest="demo", out="unused", limit=2)
+    model = build_model(run)
+    plan, manifest = build_views(run, model), manifest_of(config, run, 24)
+    usual = run_identity(config, run, plan, manifest)
+    other = run_identity(config, dataclasses.replace(run, colour="yuv"), plan, manifest)
+    assert "colour" not in usual, "runs stored before there was a choice go on"
+    assert differences(usual, other) == ['colour: "absent" -> "yuv"']
