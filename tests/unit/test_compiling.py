@@ -86,6 +86,14 @@ def test_a_given_map_takes_the_proposal_s_place() -> None:
     assert torch.equal(trace.kept_index, expected.kept_index)
 
 
+def test_a_network_s_choice_is_never_read_by_the_host() -> None:
+    """Tensors without values refuse every read, so on a GPU nothing waits between the proposal and the head."""
+    model = prune(make_host("VideoMAE"), PaPr(keep_ratio=0.5, proposal="x3d_tiny")).to("meta")
+    logits, trace = run_views(model, torch.empty(2, 3, 8, 64, 64, device="meta"))
+    assert logits.shape == (2, 7)
+    assert trace.kept_index.shape == (2, 32)
+
+
 def test_a_larger_batch_is_compiled_anew_and_then_sets_the_size() -> None:
     model, clips = clip_model("chain")
     counter = Counter()

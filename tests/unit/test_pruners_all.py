@@ -273,6 +273,21 @@ def test_compiles_without_graph_breaks(name: str) -> None:
     assert counter.frame_count == 1
 
 
+@each_row
+def test_the_host_waits_for_nothing_between_proposal_and_head(row: Row) -> None:
+    """Tensors without values refuse every read (item, tolist, a mask as an index, a copy to the host), even of one."""
+    pruned = pruned_host(row, "VideoMAE")
+    pixels = pixels_for(pruned.host).to("meta")
+    pruned = pruned.to("meta")
+    with torch.inference_mode():
+        if row.ragged:  # counts that depend on the input must be read
+            with pytest.raises((NotImplementedError, RuntimeError), match=r"[Mm]eta"):
+                pruned.forward_with_trace(pixels)
+        else:
+            logits, trace = pruned.forward_with_trace(pixels)
+            assert (logits.shape, trace.kept_index is not None) == ((2, 7), True)
+
+
 def test_every_method_has_a_row_and_a_card() -> None:
     cards = Path(__file__).resolve().parents[2] / "docs" / "methods"
     if not cards.is_dir():
