@@ -19,7 +19,7 @@ from vidprune.cli.app import app
 from vidprune.cli.bench import parse_methods
 from vidprune.errors import ConfigError, UnsupportedModelError, VideoDecodeError
 from vidprune.profiling import decode_speed
-from vidprune.profiling.decode_speed import FLOOR, measure_decode
+from vidprune.profiling.decode_speed import FLOOR, PLANES, measure_decode
 from vidprune.profiling.measured_csv import write_measured
 from vidprune.profiling.model_speed import check_outputs, measure_models
 from vidprune.profiling.pipeline_speed import measure_pipeline
@@ -112,6 +112,11 @@ def test_decoding_is_measured_against_the_floor(clip: Path) -> None:
     assert rows["pyav"].num_decoded is not None
     assert rows["pyav"].num_decoded <= rows["plain"].num_frames
     assert rows["pyav"].num_wanted <= rows["pyav"].num_frames
+    planes = rows[PLANES]
+    assert planes.num_decoded == rows["pyav"].num_decoded
+    assert 0 < planes.mean_gap < 2
+    assert planes.psnr_db > 38
+    assert {row.mean_gap for name, row in rows.items() if name != PLANES} == {None}
 
 
 def test_other_frames_than_a_plain_decodes_are_not_timed(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ HEADERS = {
     "proposal_ms": "prop. ms",
     "share_of_bound": "of bound",
     "peak_mib": "MiB",
+    "mean_gap": "gap",
+    "psnr_db": "PSNR",
     "num_videos": "videos",
     "decode_videos_per_s": "decode/s",
     "model_videos_per_s": "model/s",

@@ -7,6 +7,7 @@ of a plain decode, bit for bit.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -15,13 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vidprune.errors import VideoDecodeError, VidpruneError
 from vidprune.profiling.timing import median_ratio, peak_memory_mib, time_in_turn
 from vidprune.types import VideoFrames
 from vidprune.video import DecodeStats, ViewPlan, read_frames, read_video
+from vidprune.video.colour import to_rgb
 
 FLOOR = "decode only"
+PLANES = "pyav planes"
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class DecodeSpeed:
     """One way on one file.
 
     Attributes:
-        way: "pyav" is the default backend, "plain" decodes and converts every frame, the others are what they are
-            named after.
+        way: "pyav" is the default backend, "pyav planes" the same with colour yuv, "plain" decodes and converts every
+            frame, the others are what they are named after.
         num_frames, num_wanted, num_decoded: in the file, by the plan, by this way (None where it does not say).
         cpu_ms: CPU time of all threads per video, median.
         ratio: to the floor's, median over rounds.
         peak_mib: the most that the process held beyond what it held before, frames included.
+        mean_gap, psnr_db: of its RGB levels (0 to 255) from the default way's; for planes alone, and None where the
+            file's format gives none.
     """
 
     file: str
@@ -46,6 +52,8 @@ class DecodeSpeed:
     cpu_ms: float
     ratio: float
     peak_mib: float | None
+    mean_gap: float | None
+    psnr_db: float | None
 
 
 def measure_decode(path: Path, plan: ViewPlan, *, rounds: int = 7) -> list[DecodeSpeed]:
@@ -60,6 +68,7 @@ def measure_decode(path: Path, plan: ViewPlan, *, rounds: int = 7) -> list[Decod
     ways: dict[str, Callable[[], object]] = {
         FLOOR: partial(_decode_only, path),
         "pyav": partial(read_video, path, plan),
+        PLANES: partial(read_video, path, plan, colour="yuv"),
         "plain": partial(_plain, path, plan, video.num_frames_total),
         "opencv": partial(_opencv, path, plan, video.num_frames_total),
     }
@@ -67,7 +76,13 @@ def measure_decode(path: Path, plan: ViewPlan, *, rounds: int = 7) -> list[Decod
         if _works(partial(read_video, path, plan, backend=backend)):
             ways[backend] = partial(read_video, path, plan, backend=backend)
     seconds = time_in_turn(ways, rounds=rounds, clock=time.process_time)
-    decoded = {"pyav": stats.decoded, FLOOR: video.num_frames_total, "plain": video.num_frames_total}
+    gap = _gap(video, read_video(path, plan, colour="yuv"))
+    decoded = {
+        "pyav": stats.decoded,
+        PLANES: stats.decoded,
+        FLOOR: video.num_frames_total,
+        "plain": video.num_frames_total,
+    }
     height, width = video.source_size
     return [
         DecodeSpeed(
@@ -80,6 +95,8 @@ def measure_decode(path: Path, plan: ViewPlan, *, rounds: int = 7) -> list[Decod
             cpu_ms=1e3 * statistics.median(spent),
             ratio=median_ratio(spent, seconds[FLOOR]),
             peak_mib=peak_memory_mib(ways[name]),
+            mean_gap=gap[0] if name == PLANES else None,
+            psnr_db=gap[1] if name == PLANES else None,
         )
         for name, spent in seconds.items()
     ]
@@ -91,6 +108,18 @@ def _check_equal(path: Path, plan: ViewPlan, video: VideoFrames) -> None:
     plain = _plain(path, plan, video.num_frames_total)
     if not np.array_equal(plain, video.frames):
         raise VideoDecodeError(f"frames of {str(path)!r} differ from those of a plain decode: nothing was timed")
+
+
+def _gap(video: VideoFrames, planes: VideoFrames) -> tuple[float, float] | tuple[None, None]:
+    """Mean difference in levels and PSNR in dB of what models see of `planes`, not rounded, from `video`'s RGB."""
+    if planes.colour == "rgb":
+        return None, None
+    total = squares = 0.0
+    for stored, expected in zip(planes.frames, video.frames, strict=True):  # a frame at a time: these are floats
+        gap = to_rgb(torch.from_numpy(stored).float(), planes.colour) - torch.from_numpy(expected)
+        total, squares = total + float(gap.abs().mean()), squares + float(gap.square().mean())
+    count = len(planes.frames)
+    return total / count, 10 * math.log10(255**2 / (squares / count))
 
 
 def _frames(path: Path) -> Iterable[tuple[int, object]]:

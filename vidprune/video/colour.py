@@ -74,13 +74,14 @@ def to_rgb(pixels: Tensor, colour: str) -> Tensor:
 
     kr, kb, full = _matrix(colour)
     luma, blue, red = pixels.unbind(-1)
-    luma = luma if full else (luma - 16) * (255 / 219)
     swing = 1.0 if full else 255 / 224
-    blue, red = (blue - 128) * (2 * (1 - kb) * swing), (red - 128) * (2 * (1 - kr) * swing)  # B - Y, R - Y
-    green = (kb * blue + kr * red) / (kr + kb - 1)  # G - Y, because Y is the weighted mean of the three
-    cut_off = _CUT_OFF[full]
-    channels = [luma + difference - cut for difference, cut in zip((red, green, blue), cut_off, strict=True)]
-    return torch.stack(channels).clamp_(0, 255).movedim(0, -1)  # planar in memory, as models take it
+    blue, red = (blue - 128).mul_(2 * (1 - kb) * swing), (red - 128).mul_(2 * (1 - kr) * swing)  # B - Y, R - Y
+    green = (blue * (kb / (kr + kb - 1))).add_(red, alpha=kr / (kr + kb - 1))  # G - Y: Y is the three's weighted mean
+    luma = luma if full else (luma - 16).mul_(255 / 219)
+    rgb = torch.stack((red, green, blue)).add_(luma)  # [3, ...]: planar in memory, as models take it
+    for channel, cut_off in zip(rgb, _CUT_OFF[full], strict=True):
+        channel.sub_(cut_off)
+    return rgb.clamp_(0, 255).movedim(0, -1)
 
 
 def from_rgb(image: np.ndarray, colour: str) -> list[np.ndarray]:
