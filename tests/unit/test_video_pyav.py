@@ -48,6 +48,18 @@ def test_each_wanted_frame_is_converted_once_and_unneeded_b_frames_are_not_decod
     assert any(is_b)
 
 
+@pytest.mark.parametrize("colour", ["rgb", "yuv"])
+def test_the_fast_way_can_be_switched_off_and_gives_the_same_frames(clip: Path, colour: str) -> None:
+    fast, plain = DecodeStats(), DecodeStats()
+    frames = [
+        read_frames(clip, range(0, 60, 4), short_side=64, stats=stats, colour=colour, fast=stats is fast).frames
+        for stats in (fast, plain)
+    ]
+    np.testing.assert_array_equal(*frames)
+    assert (fast.converted, plain.converted) == (15, 15)
+    assert fast.decoded < plain.decoded == 60
+
+
 def test_without_usable_pts_every_frame_is_decoded_once_and_only_wanted_ones_converted(tmp_path: Path) -> None:
     path, stats = write_video(tmp_path / "raw.h264"), DecodeStats()
     read_frames(path, range(0, 60, 4), stats=stats)

@@ -26,6 +26,7 @@ def read_frames(
     stats: DecodeStats | None = None,
     motion: bool = False,
     colour: str = "rgb",
+    fast: bool = True,
 ) -> VideoFrames:
     """Decode chosen frames of a file, each once, upright (rotation flags applied), RGB, optionally resized.
 
@@ -45,6 +46,7 @@ def read_frames(
         motion: also collect the codec's motion vectors, see `VideoFrames.motion` (pyav only).
         colour: "rgb", or "yuv" to keep the file's luma and chroma planes, resized, and make RGB on the device: less
             work here, and not the same levels (pyav only; files other than 8-bit 4:2:0 come as RGB all the same).
+        fast: False decodes every frame and sets up the conversion of each anew, for comparison (pyav only).
 
     Returns:
         The frames. A damaged file gives what it has: `num_errors` counts damaged packets, and a wanted frame that could
@@ -56,7 +58,7 @@ def read_frames(
         UnknownNameError: an unknown backend.
         MissingDependencyError: a backend whose package is not installed.
     """
-    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats(), motion, colour)
+    request = FrameRequest(frames, short_side, rounding, num_threads, stats or DecodeStats(), motion, colour, fast)
     check_colour(colour, backend)
     if motion:
         check_motion_backend(backend)
@@ -72,6 +74,7 @@ def read_video(
     num_threads: int = 1,
     motion: bool = False,
     colour: str = "rgb",
+    fast: bool = True,
 ) -> VideoFrames:
     """The union of the frames that all views of `plan` need, each decoded once and resized once; see `read_frames`."""
     return read_frames(
@@ -83,6 +86,7 @@ def read_video(
         num_threads=num_threads,
         motion=motion,
         colour=colour,
+        fast=fast,
     )
 
 

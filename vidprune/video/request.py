@@ -61,6 +61,7 @@ class FrameRequest:
         stats: counters to fill in.
         motion: whether to collect the codec's motion vectors.
         colour: "rgb", or "yuv" for a file's own planes where they can be had, see `vidprune.video.colour`.
+        fast: False decodes every frame and sets up the conversion of each anew (PyAV); the frames are the same.
     """
 
     frames: FrameSelection
@@ -70,6 +71,7 @@ class FrameRequest:
     stats: DecodeStats = field(default_factory=DecodeStats)
     motion: bool = False
     colour: str = "rgb"
+    fast: bool = True
 
     def __post_init__(self) -> None:
         if self.short_side is not None:

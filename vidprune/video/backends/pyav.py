@@ -120,7 +120,8 @@ class _Reader:
         rows = {order[number]: row for row, number in enumerate(wanted)}
         buffer = FrameBuffer(wanted, self.request)
         self._start_pass("pts", len(wanted))
-        for place, frame in enumerate(self._decode(rows, self.context.name in SKIPPABLE_CODECS)):
+        may_skip = self.request.fast and self.context.name in SKIPPABLE_CODECS
+        for place, frame in enumerate(self._decode(rows, may_skip)):
             # An interlaced frame may be two packets, one for each field.
             pairs_up = [frame.pts] == order[place : place + 1] and not frame.interlaced_frame
             if place < PROBED_FRAMES and self.num_errors == 0 and not pairs_up:
@@ -198,7 +199,8 @@ class _Reader:
     def _convert(self, frame: Any) -> np.ndarray:
         """A frame as upright RGB, uint8 [h, w, 3]."""
         # More threads cost CPU time, and videos are independent.
-        return _upright(self.converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame)
+        converter = self.converter if self.request.fast else VideoReformatter()
+        return _upright(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame)
 
 
 def _upright(image: np.ndarray, frame: Any) -> np.ndarray:
