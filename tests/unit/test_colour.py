@@ -16,10 +16,24 @@ import torch
 
 from tests.decoders import made_up
 from tests.media import write_video
-from vidprune.config import EvaluateConfig, ModelConfig, RunConfig, demo_file
+from vidprune.config import (
+    EvaluateConfig,
+    ModelConfig,
+    RunConfig,
+    SweepConfig,
+    SweepGrid,
+    build_model,
+    build_views,
+    demo_file,
+)
 from vidprune.errors import ConfigError
+from vidprune.evaluation.identity import differences
+from vidprune.evaluation.store import PredictionStore
 from vidprune.evaluation.transport import Decoded, receive, send
 from vidprune.inference import predict_video
+from vidprune.runs import evaluate, sweep
+from vidprune.runs.evaluating import manifest_of
+from vidprune.runs.header import run_identity
 from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan, cut_views, read_frames, read_video
 from vidprune.video.colour import colour_of, from_rgb, planes_of, rgb_frames, to_rgb
@@ -202,8 +216,6 @@ def test_views_are_made_of_the_planes_by_the_standard_s_formula(clip: Path) -> N
 
 def test_predictions_move_little() -> None:
     """Two roundings differ between the paths, not the picture."""
-    from vidprune.config import build_model, build_views
-
     run = RunConfig(model=ModelConfig("demo"), method={"name": "papr", "keep_ratio": 0.5}, device="cpu")
     model = build_model(run)
     plan = build_views(run, model)
@@ -236,12 +248,30 @@ def test_planar_frames_arrive_planar_and_unchanged() -> None:
     assert got.colour == "bt709"
 
 
-def test_the_colour_path_is_part_of_what_a_run_is() -> None:
-    from vidprune.config import build_model, build_views
-    from vidprune.evaluation.identity import differences
-    from vidprune.runs.evaluating import manifest_of
-    from vidprune.runs.header import run_identity
+def test_evaluations_and_sweeps_read_planes_in_their_workers(tmp_path: Path) -> None:
+    run = RunConfig(
+        model=ModelConfig("demo"),
+        method={"name": "random", "keep_ratio": 0.5},
+        device="cpu",
+        colour="yuv",
+        compile=False,
+    )
+    config = EvaluateConfig(manifest="demo", out=str(tmp_path / "one"), run=run, limit=1, workers=1)
+    evaluate(config)
+    grid = SweepGrid(models=[run.model], methods=[run.method])
+    sweep(SweepConfig(dataclasses.replace(config, out=str(tmp_path / "sweep")), [grid]))
+    model = build_model(run)
+    path = sorted(demo_file("clips").glob("*.mp4"))[0]
+    expected = predict_video(path, model, build_views(run, model), colour="yuv").view_logits
+    (point,) = (tmp_path / "sweep" / "points").glob("*random*")
+    for folder in (tmp_path / "one", point):
+        stored = PredictionStore.open(folder)
+        assert stored.header["identity"]["colour"] == "yuv"
+        logits = np.array(stored.table()["view_logits"][0].as_py(), dtype=np.float32).reshape(expected.shape)
+        np.testing.assert_array_equal(logits, expected)
 
+
+def test_the_colour_path_is_part_of_what_a_run_is() -> None:
     run = RunConfig(model=ModelConfig("demo"), device="cpu")
     config = EvaluateConfig(manifest="demo", out="unused", limit=2)
     model = build_model(run)
