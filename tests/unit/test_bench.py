@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from tests.media import write_video
 from vidprune.cli.app import app
 from vidprune.cli.bench import parse_methods
 from vidprune.errors import ConfigError, UnsupportedModelError, VideoDecodeError
-from vidprune.profiling import decode_speed
+from vidprune.inference import reader_for
+from vidprune.profiling import decode_speed, model_speed
 from vidprune.profiling.decode_speed import FLOOR, PLANES, measure_decode
 from vidprune.profiling.measured_csv import write_measured
 from vidprune.profiling.model_speed import check_outputs, measure_models
@@ -30,6 +32,11 @@ from vidprune.pruning import prune
 from vidprune.video import ViewPlan
 
 SMALL_PLAN = ViewPlan(num_frames=8, frame_stride=1, num_segments=2, num_crops=3, short_side=64, crop_size=64)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("bench") / "clip.mp4", range(24))
 
 
 def test_ways_run_in_turn_and_the_order_is_reversed_every_other_round() -> None:
@@ -47,12 +54,13 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 def test_peak_memory_sees_what_is_freed_again() -> None:
     def way() -> None:
-        np.ones(64 * 2**20, dtype=np.uint8)
+        np.ones(256 * 2**20, dtype=np.uint8)
 
+    gc.collect()  # so that nothing else is freed meanwhile
     peak = peak_memory_mib(way)
     if peak is None:
         pytest.skip("this system cannot reset its high-water mark")
-    assert 55 < peak < 120
+    assert 200 < peak < 400
 
 
 def test_models_are_measured_with_their_parts() -> None:
@@ -71,6 +79,19 @@ def test_models_are_measured_with_their_parts() -> None:
     assert papr.gmacs_reduction is not None
     assert papr.gmacs_reduction > 1.0
     assert papr.views_per_s == pytest.approx(1e3 / papr.ms_per_view)
+
+
+def test_a_pass_for_a_whole_video_is_shared_out_over_its_views(clip: Path) -> None:
+    host = make_host("VideoMAE")
+    shared = prune(host, PaPr(0.5, proposal="codec_motion"))
+    video = reader_for([shared], SMALL_PLAN)(clip)
+    seconds = {"m": [1.0, 2.0], "m: proposal": [6.0, 6.0]}
+    assert model_speed._per_view("m", seconds, 2, 1 / 6) == {"all": [1.5, 2.0], "proposal": [1.0, 1.0]}
+    assert model_speed._per_view("m", seconds, 2, 1 / 2) == {"all": [0.5, 1.0], "proposal": [3.0, 3.0]}
+    rows = measure_models({"dense": host, "shared": shared}, batch=3, rounds=1, video=video, plan=SMALL_PLAN)
+    assert rows[1].ms_per_view > rows[1].proposal_ms > 0.0
+    with pytest.raises(ConfigError, match="at most the 6 views"):
+        measure_models({"dense": host}, batch=7, video=video, plan=SMALL_PLAN)
 
 
 class Broken(nn.Module):
@@ -98,11 +119,6 @@ def test_nothing_is_timed_before_its_outputs_are_right(fault: str) -> None:
     check_outputs("sound", Broken("none"), pixels)
     with pytest.raises(UnsupportedModelError, match=f"broken: .*{fault}"):
         check_outputs("broken", Broken(fault), pixels)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("bench") / "clip.mp4", range(24))
 
 
 def test_decoding_is_measured_against_the_floor(clip: Path) -> None:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
+from tests.tool_modules import tool
 from vidprune.profiling.pipeline_speed import PipelineSpeed
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
-
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
-
-
-def test_minutes_follow_from_the_measured_rate(tool: Callable[[str], ModuleType]) -> None:
+def test_minutes_follow_from_the_measured_rate() -> None:
     speed = PipelineSpeed(
         name="papr",
         workers=16,
@@ -44,7 +32,7 @@ def test_minutes_follow_from_the_measured_rate(tool: Callable[[str], ModuleType]
     assert "19,796 videos / 60.00 per second / 60 = 5.5 minutes (extrapolated)" in k400.explain(row)
 
 
-def test_growth_is_a_slope_on_logarithmic_axes(tool: Callable[[str], ModuleType]) -> None:
+def test_growth_is_a_slope_on_logarithmic_axes() -> None:
     rows = tool("measure_scaling").scale_rows("tokens", "view", [(100, 1.0), (200, 2.0), (400, 8.0)])
     assert [row.ratio_to_first for row in rows] == [1.0, 2.0, 8.0]
     assert [row.exponent for row in rows] == [None, pytest.approx(1.0), pytest.approx(2.0)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from tests.tool_modules import tool
 
 pytest.importorskip("sklearn", reason="scikit-learn holds the digits")
 cv2 = pytest.importorskip("cv2")
@@ -23,11 +23,7 @@ KEEP = 58  # int(196 * 0.3)
 @pytest.fixture(scope="module")
 def tools() -> SimpleNamespace:
     """All names of the renderer's two modules."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        modules = [importlib.import_module(name) for name in ("digit_scenes", "render_digits")]
-    finally:
-        sys.path.pop(0)
+    modules = [tool(name) for name in ("digit_scenes", "render_digits")]
     return SimpleNamespace(**vars(modules[0]) | vars(modules[1]))
 
 

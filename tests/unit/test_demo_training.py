@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.tool_modules import tool
+
 pytest.importorskip("sklearn", reason="scikit-learn holds the digits")
 pytest.importorskip("pytorchvideo")
 
@@ -20,26 +20,18 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "vidprune" / "data" / "demo"
 
 
-def _tool(name: str) -> ModuleType:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
 @pytest.fixture(scope="module")
 def stream() -> ModuleType:
-    return _tool("demo_stream")
+    return tool("demo_stream")
 
 
 @pytest.fixture(scope="module")
 def networks() -> ModuleType:
-    return _tool("demo_networks")
+    return tool("demo_networks")
 
 
 def test_folded_class_probabilities_are_products_of_the_factors() -> None:
-    pack = _tool("pack_demo")
+    pack = tool("pack_demo")
     torch.manual_seed(0)
     num_digits, num_motions = len(pack.DIGITS), pack.NUM_CLASSES // len(pack.DIGITS)
     weights = {
@@ -147,7 +139,7 @@ def test_the_shipped_proposal_finds_the_actor(shipped: Path, stream: ModuleType)
     """On renders of validation digits, the top 30 % tokens of its map hold most of the actor; 30 % by chance."""
     from vidprune.proposals.nets3d import x3d_tiny
 
-    train = _tool("train_demo")
+    train = tool("train_demo")
     frames, _, masks = stream.validation_set(24, seed=2)
     clip = stream.normalise(torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float())
     with torch.inference_mode():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,27 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.tool_modules import tool
+
 pytest.importorskip("sklearn", reason="scikit-learn holds the digits")
-
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def _tool(name: str) -> ModuleType:
-    sys.path.insert(0, str(TOOLS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
 
 
 @pytest.fixture(scope="module")
 def canvases() -> ModuleType:
-    return _tool("digit_canvases")
+    return tool("digit_canvases")
 
 
 @pytest.fixture(scope="module")
 def training() -> ModuleType:
-    return _tool("train_digit_vit")
+    return tool("train_digit_vit")
 
 
 def test_a_seed_draws_one_set_and_another_seed_another(canvases: ModuleType) -> None:
@@ -53,7 +42,7 @@ def test_the_digit_is_small_and_where_the_opacity_says(canvases: ModuleType) -> 
 
 
 def test_splits_share_no_image(canvases: ModuleType) -> None:
-    scenes = _tool("digit_scenes")
+    scenes = tool("digit_scenes")
     indices = [scenes.digit_indices(split) for split in scenes.SPLITS]
     assert sum(map(len, indices)) == len(np.unique(np.concatenate(indices))) == 1797
     for split, own in zip(scenes.SPLITS, indices, strict=True):
@@ -124,7 +113,7 @@ def test_token_labels_reward_the_right_answer(training: ModuleType) -> None:
 def test_the_proposal_is_the_channel_mean_and_costs_what_the_counter_says() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    networks = _tool("digit_vit")
+    networks = tool("digit_vit")
     torch.manual_seed(0)
     net = networks.DigitNet()
     images = torch.randn(2, 3, 80, 80)
@@ -140,7 +129,7 @@ def test_the_proposal_is_the_channel_mean_and_costs_what_the_counter_says() -> N
 
 @pytest.fixture(scope="module")
 def shipped() -> ModuleType:
-    networks = _tool("digit_vit")
+    networks = tool("digit_vit")
     if not (networks.WEIGHTS / "digit_vit.safetensors").exists():
         pytest.skip("the digit ViT's weights are not in this checkout")
     return networks

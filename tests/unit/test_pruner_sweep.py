@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
@@ -15,35 +13,26 @@ import torch
 from torch import Tensor
 
 from tests.hosts import make_host, pixels_for
+from tests.tool_modules import tool
 from vidprune.profiling.flops import flops
 from vidprune.proposals import create_proposal
 from vidprune.pruners import METHODS
 from vidprune.pruning import host_info
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def _tool(name: str) -> ModuleType:
-    sys.path.insert(0, str(TOOLS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
 
 @pytest.fixture(scope="module")
 def methods() -> ModuleType:
-    return _tool("sweep_methods")
+    return tool("sweep_methods")
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    return _tool("sweep_measure")
+    return tool("sweep_measure")
 
 
 def _task(host_name: str, num: int = 6, depth: int = 3) -> object:
     """Random weights and random inputs; `random` stands in for the proposal."""
-    tasks = _tool("sweep_tasks")
+    tasks = tool("sweep_tasks")
     host = make_host(host_name, depth=depth)
 
     def test_set(seed: int) -> object:
@@ -140,8 +129,8 @@ def test_setting_names_what_was_set_alone(methods: ModuleType) -> None:
 
 
 def test_a_whole_sweep_on_random_weights(measure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = _tool("sweep_pruners")
-    methods = _tool("sweep_methods")
+    sweep = tool("sweep_pruners")
+    methods = tool("sweep_methods")
     few = [pair for pair in methods.all_dials(_setting_of(_task("class token"))) if pair[0] in ("papr", "random")]
     monkeypatch.setattr(measure, "all_dials", lambda setting: few)
     task = _task("class token")
@@ -161,7 +150,7 @@ def test_a_whole_sweep_on_random_weights(measure: ModuleType, tmp_path: Path, mo
 
 
 def _setting_of(task: object) -> object:
-    return _tool("sweep_methods").Setting(host_info(task.host), task.proposal)
+    return tool("sweep_methods").Setting(host_info(task.host), task.proposal)
 
 
 @torch.inference_mode()
@@ -170,7 +159,7 @@ def _hits(model: torch.nn.Module, data: object) -> Tensor:
 
 
 def test_verdicts_sort_methods_by_their_interval() -> None:
-    sweep = _tool("sweep_pruners")
+    sweep = tool("sweep_pruners")
 
     def row(method: str, gap: float, low: float, high: float) -> dict[str, str]:
         values = {"to_random": gap, "to_random_low": low, "to_random_high": high}
@@ -182,7 +171,7 @@ def test_verdicts_sort_methods_by_their_interval() -> None:
 
 
 def test_labels_of_the_plot_keep_their_distance() -> None:
-    plot = _tool("pareto_plot")
+    plot = tool("pareto_plot")
     heights = plot._apart([10.0, 11.0, 12.0, 505.0, 509.0, 509.5], 13)
     assert min(np.diff(heights)) >= 13
     assert heights[0] == 10.0

@@ -92,6 +92,9 @@ def model(
     checkpoint: opt.Checkpoint = None,
     method: Methods = None,
     batch: Annotated[list[int] | None, typer.Option(help="Views per pass; repeat for more rows.")] = None,
+    video: Annotated[
+        str | None, typer.Option(help="Take views of this file, not noise; proposals of whole videos need one.")
+    ] = None,
     rounds: Rounds = 9,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -100,11 +103,23 @@ def model(
     as_json: opt.Json = False,
 ) -> None:
     """Milliseconds per view, dense and under each method, proposal included; outputs are checked first."""
+    from vidprune.cli.inputs import expand_inputs
+    from vidprune.config import build_views
+    from vidprune.inference import reader_for
     from vidprune.profiling.model_speed import measure_models
 
     run = _run(model, checkpoint, device, dtype, compile)
     models = build_models(run, method or DEFAULT_METHODS)
-    rows = [row for size in batch or [1] for row in measure_models(models, batch=size, rounds=rounds)]
+    frames = plan = None
+    if video is not None:
+        (file,) = expand_inputs([video])
+        plan = build_views(run, models["dense"])
+        frames = reader_for(list(models.values()), plan)(file)
+    rows = [
+        row
+        for size in batch or [1]
+        for row in measure_models(models, batch=size, rounds=rounds, video=frames, plan=plan)
+    ]
     _show(rows, f"{run.model.name}: time per view", csv, as_json, _device_of(models))
 
 

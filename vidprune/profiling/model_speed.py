@@ -8,17 +8,21 @@ give finite logits, the same twice, and each of its views the same in a batch as
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vidprune.errors import ConfigError, UnsupportedModelError
+from vidprune.inference import video_maps
 from vidprune.models.frame_batch import FrameBatch
 from vidprune.profiling.flops import flops
-from vidprune.profiling.timing import median_ratio, peak_memory_mib, time_in_turn
+from vidprune.profiling.timing import Way, median_ratio, peak_memory_mib, time_in_turn
 from vidprune.pruning import PrunedViT, input_shape, is_pruned
+from vidprune.types import VideoFrames
+from vidprune.video import ViewPlan, cut_views
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
@@ -52,12 +56,20 @@ class ModelSpeed:
 
 @torch.inference_mode()
 def measure_models(
-    models: Mapping[str, nn.Module], *, batch: int = 1, rounds: int = 9, warm_up: int = 2
+    models: Mapping[str, nn.Module],
+    *,
+    batch: int = 1,
+    rounds: int = 9,
+    warm_up: int = 2,
+    video: VideoFrames | None = None,
+    plan: ViewPlan | None = None,
 ) -> list[ModelSpeed]:
     """One row per model, in the order given; the first is what the others are compared with.
 
     Args:
         models: the dense host first, then pruned models of the same host, on one device in one dtype.
+        video, plan: take the first `batch` views of this video; by default the input is noise. Proposals that look at a
+            whole video need one, and their pass is shared out over all of its views.
 
     Raises:
         UnsupportedModelError: a model's outputs are not what they should be; nothing is timed then.
@@ -65,28 +77,60 @@ def measure_models(
     if batch < 1 or rounds < 1:
         raise ConfigError(f"batch and rounds must be at least 1, got {batch} and {rounds}")
     first = next(iter(models.values()))
-    like = next(first.parameters())
-    device = str(like.device)
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch, *input_shape(first)[1:])
-    pixels = torch.randn(shape, generator=generator).to(like.device, like.dtype)
+    device = str(next(first.parameters()).device)
+    pixels = _noise(first, batch) if video is None or plan is None else _views(first, video, plan, batch)
+    ways: dict[str, Way] = {}
+    passes_per_view: dict[str, float] = {}
     for name, model in models.items():
-        check_outputs(name, model, pixels)
-    ways: dict[str, Callable[[], object]] = {}
-    for name, model in models.items():
-        ways[name] = lambda model=model: model(pixels)  # type: ignore[misc]
-        if is_pruned(model):
-            ways |= {f"{name}: {part}": way for part, way in _parts(model, pixels).items()}
+        maps = None if video is None or plan is None else video_maps([video], model, plan)
+        given = None if maps is None else maps[0][:batch]
+        way = partial(model, pixels) if given is None else partial(model, pixels, given)
+        check_outputs(name, model, pixels, given)
+        ways[name] = way
+        parts = _parts(model, pixels) if is_pruned(model) else {}
+        passes_per_view[name] = 1 / batch
+        if maps is not None and video is not None and plan is not None:
+            parts["proposal"] = partial(video_maps, [video], model, plan)
+            passes_per_view[name] = 1 / plan.num_views
+        ways |= {f"{name}: {part}": way for part, way in parts.items()}
     seconds = time_in_turn(ways, rounds=rounds, warm_up=warm_up, device=device)
-    dense = seconds[next(iter(models))]
-    return [
-        _row(name, model, batch, seconds, dense, peak_memory_mib(ways[name], device)) for name, model in models.items()
-    ]
+    peaks = {name: peak_memory_mib(ways[name], device) for name in models}
+    timed = {name: _per_view(name, seconds, batch, passes_per_view[name]) for name in models}
+    dense = timed[next(iter(models))]["all"]
+    return [_row(name, model, batch, timed[name], dense, peaks[name]) for name, model in models.items()]
 
 
-def check_outputs(name: str, model: nn.Module, pixels: Tensor) -> None:
+def _noise(model: nn.Module, batch: int) -> Tensor:
+    like = next(model.parameters())
+    shape = (batch, *input_shape(model)[1:])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
+
+
+def _views(model: nn.Module, video: VideoFrames, plan: ViewPlan, batch: int) -> Tensor:
+    if batch > plan.num_views:
+        raise ConfigError(f"batch must be at most the {plan.num_views} views of the video, got {batch}")
+    like = next(model.parameters())
+    return cut_views(video, plan, device=like.device, dtype=like.dtype, views=slice(0, batch))
+
+
+def _per_view(
+    name: str, seconds: Mapping[str, list[float]], batch: int, proposals_per_view: float
+) -> dict[str, list[float]]:
+    """Seconds per view in every round: "all" of it, and of the "proposal" and the "bound" where there are such."""
+    parts = {"all": [s / batch for s in seconds[name]]}
+    if f"{name}: bound" in seconds:
+        parts["bound"] = [s / batch for s in seconds[f"{name}: bound"]]
+    if f"{name}: proposal" in seconds:
+        parts["proposal"] = [s * proposals_per_view for s in seconds[f"{name}: proposal"]]
+        if proposals_per_view != 1 / batch:  # it ran apart from the views, once for all of them
+            parts["all"] = [a + b for a, b in zip(parts["all"], parts["proposal"], strict=True)]
+    return parts
+
+
+def check_outputs(name: str, model: nn.Module, pixels: Tensor, maps: Tensor | None = None) -> None:
     """Raises `UnsupportedModelError` unless logits are finite, repeat, and do not depend on the rest of the batch."""
-    logits, again, alone = model(pixels), model(pixels), model(pixels[:1])
+    given, given_alone = ((), ()) if maps is None else ((maps,), (maps[:1],))
+    logits, again, alone = model(pixels, *given), model(pixels, *given), model(pixels[:1], *given_alone)
     tolerance = TOLERANCE.get(logits.dtype, 1e-3) * max(1.0, float(logits.abs().max()))
     if not logits.isfinite().all():
         raise UnsupportedModelError(f"{name}: logits are not finite, so its time means nothing; try another dtype")
@@ -96,9 +140,9 @@ def check_outputs(name: str, model: nn.Module, pixels: Tensor) -> None:
             raise UnsupportedModelError(f"{name}: {what} differs by {gap:.2g}, allowed is {tolerance:.2g}; not timed")
 
 
-def _parts(model: PrunedViT | FrameBatch, pixels: Tensor) -> dict[str, Callable[[], object]]:
+def _parts(model: PrunedViT | FrameBatch, pixels: Tensor) -> dict[str, Way]:
     """The proposal alone, and the bound: what the host alone would take on as many tokens."""
-    parts: dict[str, Callable[[], object]] = {}
+    parts: dict[str, Way] = {}
     proposal, grid = model.proposal, model.token_grid
     if proposal is not None:
         clip = pixels if pixels.ndim == 5 else pixels.unsqueeze(2)
@@ -120,24 +164,22 @@ def _row(
     name: str,
     model: nn.Module,
     batch: int,
-    seconds: Mapping[str, list[float]],
+    timed: Mapping[str, list[float]],
     dense: list[float],
     peak_mib: float | None,
 ) -> ModelSpeed:
-    spent = seconds[name]
-    median = statistics.median(spent)
-    bound, proposal = seconds.get(f"{name}: bound"), seconds.get(f"{name}: proposal")
+    median = statistics.median(timed["all"])
     cost = flops_or_none(model)
     return ModelSpeed(
         name=name,
         batch=batch,
-        ms_per_view=1e3 * median / batch,
-        views_per_s=batch / median,
-        speed_up=median_ratio(dense, spent),
+        ms_per_view=1e3 * median,
+        views_per_s=1 / median,
+        speed_up=median_ratio(dense, timed["all"]),
         gmacs=None if cost is None else cost[0],
         gmacs_reduction=None if cost is None else cost[1],
-        proposal_ms=0.0 if proposal is None else 1e3 * statistics.median(proposal) / batch,
-        share_of_bound=None if bound is None else median_ratio(bound, spent),
+        proposal_ms=1e3 * statistics.median(timed["proposal"]) if "proposal" in timed else 0.0,
+        share_of_bound=median_ratio(timed["bound"], timed["all"]) if "bound" in timed else None,
         peak_mib=peak_mib,
     )
 
