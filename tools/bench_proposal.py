@@ -2,26 +2,26 @@
 
 python tools/bench_proposal.py --out results/proposal.csv
 
-Least CPU time of the process, which others disturb less than the clock. The maps are compared before anything is
-timed; batch norms get random statistics first, so that folding is not trivial.
+Medians of wall time; run it on a quiet machine. The maps are compared before anything is timed; batch norms get random
+statistics first, so that folding is not trivial.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import os
-import platform
-import time
+import statistics
+import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidprune.profiling.measured_csv import write_measured
+from vidprune.profiling.timing import machine, median_ratio, time_in_turn
 from vidprune.proposals import create_proposal
 from vidprune.proposals.base import Proposal, clip_shape
 from vidprune.proposals.nets3d import NetProposal
@@ -36,9 +36,22 @@ CASES = (  # name, input treatment, views, whether one pass per segment serves t
     ("x3d_s", "release", 1, False),
     ("x3d_s", "native", 1, False),
     ("x3d_s", "release", 15, True),
+    ("x3d_s", "native", 15, True),
 )
-COLUMNS = ("proposal", "treatment", "views", "shared_crops", "pytorchvideo_cpu_ms_per_view", "cpu_ms_per_view")
-COLUMNS += ("ratio", "max_gap", "device", "versions", "command")
+
+
+@dataclass(frozen=True)
+class ProposalSpeed:
+    """One network: milliseconds per view of pytorchvideo's modules and of ours, and how far their maps are apart."""
+
+    proposal: str
+    treatment: str
+    views: int
+    shared_crops: bool
+    pytorchvideo_ms_per_view: float
+    ms_per_view: float
+    ratio: float
+    max_gap: float | None
 
 
 def plan_of(name: str, views: int) -> ViewPlan:
@@ -84,38 +97,21 @@ def as_pytorchvideo(proposal: NetProposal) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def milliseconds(run: Callable[[], Tensor]) -> float:
-    start = time.process_time()
-    with torch.inference_mode():
-        run()
-    return 1e3 * (time.process_time() - start)
-
-
-def measure(name: str, treatment: str, views: int, shared: bool, rounds: int) -> list[object]:
+@torch.inference_mode()
+def measure(name: str, treatment: str, views: int, shared: bool, rounds: int) -> ProposalSpeed:
     plan = plan_of(name, views)
     video = noise(plan)
     clips = cut_views(video, plan)
     shipped = create_proposal(name, input_treatment=treatment)
     assert isinstance(shipped, NetProposal)
     plain = as_pytorchvideo(randomised(shipped))
-    with torch.no_grad():
-        expected = plain(clips)
-        gap = ((shipped(clips) - expected).abs().max() / expected.abs().max()).item()
-    run = _shared_pass(shipped, video, plan) if shared else lambda: shipped(clips)
-    before, after = [], []
-    for _ in range(rounds):
-        before.append(milliseconds(lambda: plain(clips)))
-        after.append(milliseconds(run))
-    times = [f"{min(t) / views:.2f}" for t in (before, after)]
-    return [
-        name,
-        treatment,
-        views,
-        int(shared),
-        *times,
-        f"{min(before) / min(after):.2f}",
-        "" if shared else f"{gap:.0e}",
-    ]
+    expected = plain(clips)
+    gap = ((shipped(clips) - expected).abs().max() / expected.abs().max()).item()
+    ours = _shared_pass(shipped, video, plan) if shared else lambda: shipped(clips)
+    seconds = time_in_turn({"plain": lambda: plain(clips), "ours": ours}, rounds=rounds)
+    before, after = (1e3 * statistics.median(seconds[way]) / views for way in ("plain", "ours"))
+    ratio = median_ratio(seconds["plain"], seconds["ours"])
+    return ProposalSpeed(name, treatment, views, shared, before, after, ratio, None if shared else gap)
 
 
 def _shared_pass(net: Proposal, video: VideoFrames, plan: ViewPlan) -> Callable[[], Tensor]:
@@ -129,16 +125,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    versions = f"torch {torch.__version__}, pytorchvideo {version('pytorchvideo')}"
-    device = f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
-    threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
-    command = f"{threads}python tools/bench_proposal.py --out results/{args.out.name} --rounds {args.rounds}"
-    with args.out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for case in CASES:
-            writer.writerow([*measure(*case, args.rounds), device, versions, command])
-            file.flush()
+    rows = [measure(*case, args.rounds) for case in CASES]
+    write_measured(args.out, rows, command=["python", "tools/bench_proposal.py", *sys.argv[1:]], machine=machine("cpu"))
+    for row in rows:
+        print(row)
 
 
 if __name__ == "__main__":
