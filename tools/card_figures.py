@@ -62,16 +62,21 @@ def speed_table(names: Sequence[str], hosts: dict[str, Rows]) -> list[str]:
         "| host, setting | fewer GFLOPs | faster, batch 1 | faster, batch 8 |",
         "|---|---|---|---|",
     ]
-    found = False
+    found, notes = False, []
     for host, rows in hosts.items():
         settings = [row["name"] for row in rows if method_of(row["name"]) in names]
         for setting in dict.fromkeys(settings):
             by_batch = {row["batch"]: row for row in rows if row["name"] == setting}
             fewer = next(iter(by_batch.values()))["gmacs_reduction"]
             cells = [_times(by_batch[batch]["speed_up"] if batch in by_batch else "") for batch in ("1", "8")]
-            lines.append(f"| {host}, `{setting}` | {_times(fewer)} | {' | '.join(cells)} |")
+            lines.append(f"| {host}, `{_short(setting)}` | {_times(fewer)} | {' | '.join(cells)} |")
             found = True
-    return lines if found else []
+            slow = [batch for batch, row in by_batch.items() if float(row["speed_up"]) < 1.0]
+            if slow and fewer and float(fewer) > 1.0:
+                notes.append(
+                    f"On {host} it is slower than dense at batch {' and '.join(slow)}, for all its fewer GFLOPs."
+                )
+    return [*lines, *(["", *notes] if notes else [])] if found else []
 
 
 def method_of(setting: str) -> str:
@@ -108,6 +113,10 @@ def cards() -> dict[Path, str]:
 
 def _percent(value: str | None) -> str:
     return f"{float(value):.1f}" if value else "-"
+
+
+def _short(setting: str, limit: int = 70) -> str:
+    return setting if len(setting) <= limit else setting[:limit].rsplit(",", 1)[0] + ", ..."
 
 
 def _times(value: str) -> str:
