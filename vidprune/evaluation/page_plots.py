@@ -10,7 +10,7 @@ from vidprune.evaluation.page_markup import Html, tag
 
 NUM_COLOURS = 8  # --series-0 ... in page.css
 WIDTH, HEIGHT = 620, 380
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 52  # room for what stands around the axes
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 14, 52  # room for what stands around the axes
 _MARKERS = (  # paths around (0, 0)
     "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
     "M-4 -4h8v8h-8z",
