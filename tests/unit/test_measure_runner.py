@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.measure_runner import list_videos, measure
+from tests.tool_modules import tool
 from vidprune.evaluation.manifests import find_missing, read_manifest
+
+list_videos, measure = tool("measure_runner").list_videos, tool("measure_runner").measure
 
 
 def test_a_list_longer_than_the_demo_has_no_video_twice(tmp_path: Path) -> None:

@@ -72,8 +72,13 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": _device_name(device),
         "git": _git_revision(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that figures depend on, those that are installed."""
+    return {name: version for name in _PACKAGES if (version := _version(name)) is not None}
 
 
 def _short(value: Any, limit: int = 48) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import platform
 import shlex
 from collections.abc import Sequence
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidprune.errors import ConfigError
+from vidprune.evaluation.identity import package_versions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-PACKAGES = ("torch", "timm", "av", "opencv-python-headless", "decord", "torchcodec")
 
 
 def write_measured(path: Path, rows: Sequence[DataclassInstance], *, command: Sequence[str], machine: str) -> None:
@@ -38,13 +36,8 @@ def write_measured(path: Path, rows: Sequence[DataclassInstance], *, command: Se
 
 def versions() -> str:
     """Python and the packages whose speed is measured, those that are installed."""
-    found = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(found)
+    packages = (f"{name} {version}" for name, version in package_versions().items())
+    return ", ".join((f"Python {platform.python_version()}", *packages))
 
 
 def _short(value: Any) -> Any:

@@ -93,9 +93,8 @@ def sweep(
     settings = runner_settings(shared)
     shared = dataclasses.replace(shared, run=dataclasses.replace(shared.run, device=own_device(shared.run.device)))
     built = list(_built_points(dataclasses.replace(config, evaluation=shared)))
-    plan = joint_plan(
-        [point.plan for point in built]
-    )  # refuses models of different frame sizes before anything is written
+    # Before anything is written: it refuses models of different frame sizes.
+    plan = joint_plan([point.plan for point in built])
     manifests: dict[Hashable, Manifest] = {}
     opened = [_opened(point, shared, manifests) for point in built]
     points = [point for point, _ in opened]
