@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidprune.errors import ConfigError
 from vidprune.pruners.attention_score import attention_score, check_score
-from vidprune.pruners.base import BlockStep, HostInfo, Pruner, RaggedBlockStep
+from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, RaggedBlockStep
 from vidprune.pruners.calibration import Calibration, load_calibration
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.fusion import fuse_scores
@@ -174,13 +174,12 @@ class FusedScore(nn.Module):
         return tuple(notes)
 
 
-class STARStep(BlockStep):
-    """Keeps a fixed share of the tokens that are there in each block, by the fused score."""
+class _FusedScoreStep(InBlockStep):
+    """What both steps take from the fused score: the most that it leaves of the tokens, its cost, its notes."""
 
     def __init__(self, config: STAR, host: HostInfo) -> None:
         super().__init__()
         self.score = FusedScore(config, host)
-        self.host = host
 
     def num_left(self, block: int, num_tokens: int) -> int:
         return self.score.most_left(block, num_tokens)
@@ -190,6 +189,14 @@ class STARStep(BlockStep):
 
     def notes(self, num_tokens: int) -> tuple[str, ...]:
         return self.score.notes()
+
+
+class STARStep(_FusedScoreStep, BlockStep):
+    """Keeps a fixed share of the tokens that are there in each block, by the fused score."""
+
+    def __init__(self, config: STAR, host: HostInfo) -> None:
+        super().__init__(config, host)
+        self.host = host
 
     def forward(self, state: TokenState, seen: AttentionInputs, block: int, num_left: int) -> TokenState:
         if self.score.inter_bits is not None and state.grid != self.host.grid:
@@ -202,24 +209,11 @@ class STARStep(BlockStep):
         return state.reduced(gather_tokens(state.tokens, kept_index, state.num_prefix), Move(kept_index))
 
 
-class AdaptiveSTARStep(RaggedBlockStep):
+class AdaptiveSTARStep(_FusedScoreStep, RaggedBlockStep):
     """Keeps in each block the fewest tokens of each sample whose fused score reaches the block's rate."""
-
-    def __init__(self, config: STAR, host: HostInfo) -> None:
-        super().__init__()
-        self.score = FusedScore(config, host)
 
     def acts(self, block: int, num_tokens: int) -> bool:
         return self.score.rates[block] < 1.0  # a rate of 1 keeps all, whatever a running sum says
-
-    def num_left(self, block: int, num_tokens: int) -> int:
-        return self.score.most_left(block, num_tokens)
-
-    def macs(self, block: int, num_tokens: int, num_left: int) -> float:
-        return self.score.intra.macs(num_tokens)
-
-    def notes(self, num_tokens: int) -> tuple[str, ...]:
-        return self.score.notes()
 
     def keep(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
         scores = self.score(seen, block, place[None])  # [1, K]
