@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vidprune.types import VideoFrames
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ class Uploader:
             return video
         fields = {field.name: getattr(video, field.name) for field in dataclasses.fields(VideoFrames)}
         return UploadedFrames(**fields, pixels=pixels, ready=ready)
+
+
+def to_device(array: np.ndarray, device: str | torch.device) -> torch.Tensor:
+    """A small array on `device`, queued there: unlike a plain copy it does not let this thread wait for the queue."""
+    import torch
+
+    return torch.from_numpy(array).to(device, non_blocking=True)  # CUDA stages up to 64 KB before the call returns
 
 
 def frames_on(video: VideoFrames, device: str | torch.device) -> torch.Tensor:

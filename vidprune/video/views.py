@@ -35,7 +35,7 @@ from vidprune.types import IMAGENET_MEAN, IMAGENET_STD, VideoFrames
 from vidprune.video.colour import to_rgb
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import whole_number
-from vidprune.video.upload import frames_on
+from vidprune.video.upload import frames_on, to_device
 
 if TYPE_CHECKING:
     import torch
@@ -165,26 +165,16 @@ def cut_views(
     height, width = video.frames.shape[1:3]
     if min(height, width) != plan.short_side:
         raise ConfigError(f"frames of {height} x {width} do not have the plan's short side of {plan.short_side}")
-    rows = clip_rows(video, plan)  # [S, T]
-    offsets = plan.crop_offsets(height, width)
+    offsets, size = plan.crop_offsets(height, width), plan.crop_size
     chosen = range(plan.num_views)[views if views is not None else slice(None)]
-
-    pixels = frames_on(video, device)  # [F, H, W, 3]
-    mean_ = torch.tensor(mean, dtype=torch.float32, device=device)
-    std_ = torch.tensor(std, dtype=torch.float32, device=device)
-    size = plan.crop_size
-    out = torch.empty(
-        (len(chosen), 3, plan.num_frames, size, size),
-        dtype=dtype if dtype is not None else torch.float32,
-        device=device,
-    )
+    of_views = np.array([view // plan.num_crops for view in chosen], dtype=np.int64)
+    rows, place = np.unique(clip_rows(video, plan)[of_views], return_inverse=True)
+    levels = _levels(video, rows, device, dtype or torch.float32, mean, std)
+    index = to_device(place.reshape(len(chosen), plan.num_frames), device)  # [V, T]
+    out = levels.new_empty((len(chosen), 3, plan.num_frames, size, size))
     for i, view in enumerate(chosen):
-        segment, crop = divmod(view, plan.num_crops)
-        top, left = offsets[crop]
-        index = torch.from_numpy(rows[segment]).to(device)
-        patch = pixels[index, top : top + size, left : left + size]  # [T, crop, crop, 3]
-        patch = (to_rgb(patch.to(torch.float32), video.colour) / 255 - mean_) / std_
-        out[i] = patch.permute(3, 0, 1, 2)  # -> [3, T, crop, crop]
+        top, left = offsets[view % plan.num_crops]
+        out[i] = levels[:, index[i], top : top + size, left : left + size]
     return out
 
 
@@ -194,12 +184,32 @@ def whole_clips(
     """The frames that crops are cut from, normalised as `cut_views` does: [S, 3, T, H, W], one clip per segment."""
     import torch
 
-    rows = torch.from_numpy(clip_rows(video, plan)).to(device)  # [S, T]
+    rows, place = np.unique(clip_rows(video, plan), return_inverse=True)
+    levels = _levels(video, rows, device, dtype or torch.float32, IMAGENET_MEAN, IMAGENET_STD)
+    index = to_device(place.reshape(plan.num_segments, plan.num_frames), device)
+    return levels[:, index].transpose(0, 1)  # [3, S, T, H, W] -> [S, 3, T, H, W]
+
+
+def _levels(
+    video: VideoFrames,
+    rows: np.ndarray,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> torch.Tensor:
+    """Some frames, normalised: [3, R, H, W]. Each once, however many views show it, and planes first: half the time."""
+    import torch
+
     pixels = frames_on(video, device)  # [F, H, W, 3]
-    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    levels = to_rgb(pixels.to(torch.float32), video.colour)  # of each of the F frames once
-    frames = ((levels / 255 - mean) / std).to(dtype or torch.float32)
-    return frames[rows].permute(0, 4, 1, 2, 3)  # [S, T, H, W, 3] -> [S, 3, T, H, W]
+    if len(rows) < len(pixels):
+        pixels = pixels[to_device(rows, device)]
+    if video.colour != "rgb":
+        pixels = to_rgb(pixels.to(torch.float32), video.colour)
+    planes = pixels.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    for plane, channel_mean, channel_std in zip(planes, mean, std, strict=True):  # numbers, not tensors: no upload
+        plane.div_(255).sub_(channel_mean).div_(channel_std)
+    return planes.to(dtype)
 
 
 def clip_rows(video: VideoFrames, plan: ViewPlan) -> np.ndarray:
