@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from random_norms import randomise_norms
 from torch import Tensor, nn
 
 from vidprune.profiling.measured_csv import write_measured
@@ -68,18 +69,6 @@ def noise(plan: ViewPlan) -> VideoFrames:
     return VideoFrames(frames, numbers, 300, 0, 0, np.zeros(len(numbers), bool), 30.0, size, "noise")
 
 
-def randomised(proposal: NetProposal) -> NetProposal:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in proposal.features.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.3, 0.3, generator=generator)
-                module.running_mean.uniform_(-0.3, 0.3, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return proposal
-
-
 def as_pytorchvideo(proposal: NetProposal) -> Callable[[Tensor], Tensor]:
     """The map by pytorchvideo's own modules, in PyTorch's default memory layout."""
     from pytorchvideo.layers.swish import Swish
@@ -103,7 +92,8 @@ def measure(name: str, treatment: str, views: int, shared: bool, rounds: int) ->
     clips = cut_views(video, plan)
     shipped = create_proposal(name, input_treatment=treatment)
     assert isinstance(shipped, NetProposal)
-    plain = as_pytorchvideo(randomised(shipped))
+    randomise_norms(shipped.features)
+    plain = as_pytorchvideo(shipped)
     ours = _shared_pass(shipped, video, plan) if shared else lambda: shipped(clips)
     with torch.inference_mode():  # from here on: a network that is made in inference mode runs unfolded
         expected = plain(clips)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.tool_modules import tool
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import CheckpointError
 from vidprune.proposals import create_proposal
@@ -26,13 +27,7 @@ CLIP = torch.randn(1, 3, 2, 32, 48, generator=torch.Generator().manual_seed(1))
 
 def with_own_norms(net: nn.Module) -> nn.Module:
     """Every batch norm another, so that two of them swapped would show."""
-    generator = torch.Generator().manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.uniform_(-0.3, 0.3, generator=generator)
-            module.running_mean.uniform_(-0.3, 0.3, generator=generator)
-            module.running_var.uniform_(0.01, 0.1, generator=generator)
+    tool("random_norms").randomise_norms(net, variances=(0.01, 0.1))
     return net.eval()
 
 

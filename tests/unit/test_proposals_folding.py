@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.tool_modules import tool
 from vidprune.proposals import create_proposal
 from vidprune.proposals.folding import fold_batch_norms
 from vidprune.proposals.nets3d import NET_SPECS, NetProposal
@@ -17,14 +18,7 @@ CLIP = torch.randn(2, 3, 4, 48, 40, generator=torch.Generator().manual_seed(1))
 
 def with_own_norms(proposal: NetProposal, seed: int = 0) -> NetProposal:
     """Every batch norm another, so that one left out, or folded into the wrong convolution, would show."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in proposal.features.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.3, 0.3, generator=generator)
-                module.running_mean.uniform_(-0.3, 0.3, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
+    tool("random_norms").randomise_norms(proposal.features, seed)
     return proposal
 
 

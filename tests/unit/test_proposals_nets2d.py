@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tests.hosts import SMALL as SMALL_VIT
 from tests.hosts import randomised
+from tests.tool_modules import tool
 from vidprune.compat import ensure_torchvision
 from vidprune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
 from vidprune.proposals import create_proposal
@@ -37,11 +38,7 @@ def clip(frames: int = 3, side: int = 64, batch: int = 2, seed: int = 0) -> Tens
 
 def lively(net: nn.Module, seed: int = 0) -> nn.Module:
     """Batch norms with statistics of their own: at their initial ones, mistakes in folding would not show."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    tool("random_norms").randomise_norms(net, seed)
     return net.eval()
 
 
