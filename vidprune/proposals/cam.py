@@ -117,7 +117,8 @@ class ScoreCAM(WeightedFeatures):
             shape = (-1, *(1 for _ in sample.shape))
             masks = (masks - low.view(shape)) / span.view(shape)
             masked = sample[None] * masks.to(sample.dtype)  # [c, 3, ...]
-            logits.append(self.net.classify(self.net.features(masked))[:, label].float())
+            every = self.net.classify(self.net.features(masked))  # [c, classes]
+            logits.append(every.index_select(1, label[None])[:, 0].float())  # `every[:, label]` would read the label
         return torch.cat(logits)
 
     def _count(self, channels: int) -> int:

@@ -11,6 +11,7 @@ from vidprune.proposals.base import ClipShape, VideoProposal
 from vidprune.types import TokenGrid, VideoFrames
 from vidprune.video import ViewPlan
 from vidprune.video.motion import CELL
+from vidprune.video.upload import to_device
 from vidprune.video.views import clip_rows
 
 COMPENSATIONS = ("median", "affine", "none")
@@ -64,7 +65,7 @@ class CodecMotionProposal(VideoProposal):
             crop_mean(steps, video, offset, plan.crop_size, grid) for offset in plan.crop_offsets(*frame_size(video))
         ]
         views = np.stack(maps, axis=1).reshape(plan.num_views, *grid.shape)  # [S, crops, t, h, w] -> [V, t, h, w]
-        return torch.from_numpy(views.astype(np.float32)).to(device)
+        return to_device(views.astype(np.float32), device)
 
 
 def frame_size(video: VideoFrames) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class SharedCrops(VideoProposal):
         crops = []
         for offset in plan.crop_offsets(height, width):
             rows, columns = (
-                self._reader(cells, start, side, plan.crop_size).to(maps)
+                self._reader(cells, start, side, plan.crop_size, maps.device)
                 for cells, start, side in zip(maps.shape[2:], offset, seen[1:], strict=True)
             )
             crops.append(torch.einsum("sthw,yh,xw->styx", maps, rows, columns))
@@ -73,9 +73,13 @@ class SharedCrops(VideoProposal):
         """The (T, H, W) at which a frame of (height, width) goes in when a crop goes in as `seen`."""
         return (seen[0], round(height * seen[1] / crop_size), round(width * seen[2] / crop_size))
 
-    def _reader(self, cells: int, start: int, side: int, crop_size: int) -> Tensor:
-        """Along one axis, what each cell of a crop's map reads of the frame's `cells`: float32 [cells', cells]."""
+    def _reader(self, cells: int, start: int, side: int, crop_size: int, device: torch.device) -> Tensor:
+        """Along one axis, what each cell of a crop's map reads of the frame's `cells`: float32 [cells', cells].
+
+        Made on the device: a copy from the host would wait there for the network's pass.
+        """
         stride = self.net.spec.stride
         first = start * side / crop_size / stride
-        place = (torch.arange(-(-side // stride)) + first).clamp(max=cells - 1)  # a sliver beyond the last one
-        return (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+        place = torch.arange(-(-side // stride), device=device) + first
+        place = place.clamp(max=cells - 1)  # a sliver beyond the last one
+        return (1 - (place[:, None] - torch.arange(cells, device=device)).abs()).clamp(min=0)
