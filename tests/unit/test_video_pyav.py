@@ -171,9 +171,11 @@ def test_a_frame_out_of_range_is_refused_with_the_valid_range(clip: Path, wanted
         ({"num_threads": 0}, "num_threads must be a whole number >= 1, got 0"),
     ],
 )
-def test_bad_options_are_refused(clip: Path, options: dict, line: str) -> None:
+def test_bad_options_are_refused_before_anything_is_decoded(clip: Path, options: dict, line: str) -> None:
+    stats = DecodeStats()
     with pytest.raises(ConfigError, match=line):
-        read_frames(clip, **{"frames": [0], **options})
+        read_frames(clip, **{"frames": [0], **options}, stats=stats)
+    assert stats.decoded == 0
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(clip: Path) -> None:
