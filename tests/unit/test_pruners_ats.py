@@ -14,7 +14,7 @@ from vidprune.pruners.ats import ATS
 from vidprune.pruning import prune
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.rounding import round_count
-from vidprune.tokens.sampling import inverse_cdf_index
+from vidprune.tokens.sampling import inverse_cdf_mask
 
 ensure_torchvision()
 import timm  # noqa: E402
@@ -32,19 +32,24 @@ def sampled_by_hand(scores: np.ndarray, num_levels: int) -> list[int]:
     return sorted(picked)
 
 
+def drawn(scores: Tensor, num_levels: int) -> Tensor:
+    """The places that were drawn, ascending."""
+    return inverse_cdf_mask(scores, num_levels).nonzero()[:, 0]
+
+
 @pytest.mark.parametrize("sharpness", [0.1, 1.0, 3.0])
 @pytest.mark.parametrize(("num_tokens", "num_levels"), [(2, 5), (9, 9), (50, 17), (196, 196), (196, 400)])
 def test_sampling_equals_brute_force(sharpness: float, num_tokens: int, num_levels: int) -> None:
     for seed in range(5):
         scores = np.random.default_rng(seed).normal(size=num_tokens) * sharpness
         scores = np.exp(scores).astype(np.float32)
-        index = inverse_cdf_index(torch.from_numpy(scores), num_levels)
+        index = drawn(torch.from_numpy(scores), num_levels)
         assert index.tolist() == sampled_by_hand(scores, num_levels)
 
 
 def test_sampling_of_ties_keeps_the_first_and_spreads_over_equal_scores() -> None:
-    assert inverse_cdf_index(torch.tensor([0.0, 2.0, 0.0, 2.0]), 3).tolist() == [1, 3]
-    equal = inverse_cdf_index(torch.ones(100), 10)
+    assert drawn(torch.tensor([0.0, 2.0, 0.0, 2.0]), 3).tolist() == [1, 3]
+    equal = drawn(torch.ones(100), 10)
     assert len(equal) == 10
     assert equal.diff().max() - equal.diff().min() <= 1
 
@@ -56,7 +61,7 @@ def test_sampling_of_ties_keeps_the_first_and_spreads_over_equal_scores() -> Non
 )
 def test_sampling_always_keeps_something(scores: Tensor) -> None:
     for num_levels in (1, 2, 6):
-        index = inverse_cdf_index(scores, num_levels)
+        index = drawn(scores, num_levels)
         assert 1 <= len(index) <= min(len(scores), num_levels)
         assert (index.diff() > 0).all()
         assert 0 <= index[0] <= index[-1] < len(scores)
@@ -64,23 +69,23 @@ def test_sampling_always_keeps_something(scores: Tensor) -> None:
 
 def test_one_level_is_the_best_token_and_the_winner_always_stays() -> None:
     scores = torch.rand(40, generator=torch.Generator().manual_seed(0))
-    assert inverse_cdf_index(scores, 1).tolist() == [int(scores.argmax())]
+    assert drawn(scores, 1).tolist() == [int(scores.argmax())]
     for num_levels in range(2, 40):
-        assert int(scores.argmax()) in inverse_cdf_index(scores, num_levels).tolist()
+        assert int(scores.argmax()) in drawn(scores, num_levels).tolist()
 
 
 def test_sampling_is_the_same_for_half_precision_and_any_order() -> None:
     scores = torch.rand(64, generator=torch.Generator().manual_seed(1)).bfloat16()
     scores = scores + torch.arange(64) / 32  # distinct
     order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
-    shuffled = inverse_cdf_index(scores[order], 30)
-    assert sorted(order[shuffled].tolist()) == inverse_cdf_index(scores, 30).tolist()
+    shuffled = drawn(scores[order], 30)
+    assert sorted(order[shuffled].tolist()) == drawn(scores, 30).tolist()
 
 
 def test_peaked_attention_keeps_few_and_even_attention_many_even_with_a_draw_for_each_token() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(196, generator=generator)
-    even, peaked = (len(inverse_cdf_index((noise * s).softmax(0), 196)) for s in (0.1, 4.0))
+    even, peaked = (len(drawn((noise * s).softmax(0), 196)) for s in (0.1, 4.0))
     assert 150 < even < 196, "a draw for each token is not the identity"
     assert peaked < 40
 
@@ -157,6 +162,6 @@ def test_a_draw_sees_one_sample_alone() -> None:
     step = prune(make_host("class token"), ATS(0.8)).block_step
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 4, 17, 8, generator=generator) for _ in range(3))
-    index = step.keep(AttentionInputs(q, k, v, 1.0), 1, torch.arange(16))
+    kept = step.keep(AttentionInputs(q, k, v, 1.0), 1, torch.arange(16))
     expected = ((q[:, :, :1] @ k.transpose(2, 3)).softmax(-1).mean(1)[0, 0, 1:] * v[0].norm(dim=(0, 2))[1:]).numpy()
-    assert index.tolist() == sampled_by_hand(expected, 13)
+    assert kept.nonzero()[:, 0].tolist() == sampled_by_hand(expected, 13)

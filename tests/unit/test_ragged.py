@@ -63,7 +63,7 @@ class InsideStep(RaggedBlockStep):
 
 def long_keys(keys: Tensor) -> Tensor:
     lengths = keys.float().norm(dim=(0, 2))
-    return (lengths >= lengths.mean()).nonzero()[:, 0]
+    return lengths >= lengths.mean()
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def test_inside_equals_the_loops(host_name: str) -> None:
         def between(block: int, x: Tensor, probs: Tensor, keys: Tensor, place: list[int] = place) -> Tensor:
             if block == 0:
                 return x
-            kept = long_keys(keys[:, prefix:]).tolist()
+            kept = long_keys(keys[:, prefix:]).nonzero()[:, 0].tolist()
             place[:] = [place[i] for i in kept]
             return torch.cat((x[:prefix], x[prefix:][kept]))
 

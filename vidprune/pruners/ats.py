@@ -16,7 +16,7 @@ from vidprune.pruners.base import HostInfo, RaggedBlockStep
 from vidprune.pruners.evit import AttentionPruner
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.rounding import round_count
-from vidprune.tokens.sampling import inverse_cdf_index
+from vidprune.tokens.sampling import inverse_cdf_mask
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ class ATSStep(RaggedBlockStep):
     def keep(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
         values = seen.values[0, :, self.num_prefix :].float()  # [heads, K, head_dim]
         scores = self.score(seen)[0] * values.norm(dim=(0, 2))  # [K]; norm of the heads' values, concatenated
-        return inverse_cdf_index(scores, self.num_left(block, len(place)))
+        return inverse_cdf_mask(scores, self.num_left(block, len(place)))

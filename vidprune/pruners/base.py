@@ -135,7 +135,9 @@ class RaggedBlockStep(InBlockStep):
 
     @abstractmethod
     def keep(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
-        """Which tokens of one sample stay. Called under `torch.no_grad()`.
+        """Which tokens of one sample stay. Called under `torch.no_grad()`; read no value here.
+
+        The marks stay on the device until all samples have theirs: one wait per block, not one per sample.
 
         Args:
             seen: the sample's own, [1, heads, P + K, head_dim].
@@ -143,7 +145,7 @@ class RaggedBlockStep(InBlockStep):
             place: int64 [K], the original place of each token, prefix not counted.
 
         Returns:
-            int64 [K'], ascending positions in 0 to K - 1, prefix not counted, at least one.
+            bool [K], True = stays, prefix not counted, at least one.
         """
 
     def num_left(self, block: int, num_tokens: int) -> int:

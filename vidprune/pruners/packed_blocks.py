@@ -18,7 +18,7 @@ from vidprune.pruners.block_parts import (
     project_output,
 )
 from vidprune.tokens.attention import AttentionInputs
-from vidprune.tokens.packed import PackedState, as_packed, unpack
+from vidprune.tokens.packed import PackedState, as_packed, marked_first, read_counts, unpack
 from vidprune.tokens.state import TokenState
 
 Plans = tuple[tuple[BlockPlan, ...], ...]
@@ -58,7 +58,9 @@ def packed_block(block: Any, state: PackedState, step: RaggedBlockStep | None, i
     samples = _per_sample(attention_inputs(block.attn, normed), state.counts)
     if step is not None:
         with torch.no_grad():
-            kept = [step.keep(seen, index, place) for seen, place in zip(samples, state.places, strict=True)]
+            marks = [step.keep(seen, index, place) for seen, place in zip(samples, state.places, strict=True)]
+            counts = read_counts(torch.stack([mark.sum() for mark in marks]))
+            kept = [marked_first(mark)[:count] for mark, count in zip(marks, counts, strict=True)]
         samples = [_with_queries(seen, place, state.num_prefix) for seen, place in zip(samples, kept, strict=True)]
         rows = state.rows(kept)
         tokens, normed = tokens[:, rows], normed[:, rows]

@@ -21,7 +21,7 @@ from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, Ragg
 from vidprune.pruners.calibration import Calibration, load_calibration
 from vidprune.tokens.attention import AttentionInputs
 from vidprune.tokens.fusion import fuse_scores
-from vidprune.tokens.mass import mass_count
+from vidprune.tokens.mass import best_mask, mass_count
 from vidprune.tokens.moves import Move, follow_moves
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.rounding import ceil_count, check_ratio
@@ -217,8 +217,8 @@ class AdaptiveSTARStep(_FusedScoreStep, RaggedBlockStep):
 
     def keep(self, seen: AttentionInputs, block: int, place: Tensor) -> Tensor:
         scores = self.score(seen, block, place[None])  # [1, K]
-        count = int(mass_count(scores, self.score.rates[block]))
-        return top_k_index(scores, min(count, self.score.most_left(block, len(place))))[0]
+        counts = mass_count(scores, self.score.rates[block])  # [1]
+        return best_mask(scores, counts.clamp(max=self.score.most_left(block, len(place))))[0]
 
 
 def _is_finite(value: object) -> bool:

@@ -49,9 +49,13 @@ def top_mass_mask(scores: Tensor, mass: float, min_kept: int = 1, max_kept: int 
     num_tokens = scores.shape[1]
     counts = mass_count(_above_lowest(scores), mass)  # [B]
     counts = counts.clamp(min_kept, num_tokens if max_kept is None else max_kept)
-    order = best_first(scores)  # [B, N]
-    chosen = torch.arange(num_tokens, device=scores.device) < counts[:, None]  # [B, N], in order of score
-    return torch.zeros_like(chosen).scatter(1, order, chosen)
+    return best_mask(scores, counts)
+
+
+def best_mask(scores: Tensor, counts: Tensor) -> Tensor:
+    """bool [B, N], True for the `counts` [B] highest of scores [B, N]; ties as in `best_first`. Reads no value."""
+    chosen = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]  # [B, N], in order of score
+    return torch.zeros_like(chosen).scatter(1, best_first(scores), chosen)
 
 
 def _above_lowest(scores: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class PackedState:
 
 
 def pack(state: TokenState, keep: Tensor, proposal_map: Tensor | None = None) -> TokenState | PackedState:
-    """Keep the tokens marked in `keep`, bool [B, K], prefix not counted. The counts are read on the host: one sync.
+    """Keep the tokens marked in `keep`, bool [B, K], prefix not counted. Only the counts are read on the host, at once.
 
     Where all samples keep equally many, a batch of one included, the state stays rectangular, and untouched where
     nothing goes. `proposal_map` is what marked them, for pictures.
@@ -74,17 +74,32 @@ def pack(state: TokenState, keep: Tensor, proposal_map: Tensor | None = None) ->
     """
     if proposal_map is not None:
         state = replace(state, proposal_map=proposal_map)
-    counts = keep.sum(dim=1).tolist()
-    if min(counts) < 1:
-        raise ConfigError(f"a step must keep at least one token of every sample, got counts {counts}")
+    counts = read_counts(keep.sum(dim=1))
+    if set(counts) == {keep.shape[1]}:
+        return state
+    order = marked_first(keep)  # [B, K]
     if len(set(counts)) > 1:
         packed = as_packed(state)
-        kept = [row.nonzero()[:, 0] for row in keep]
+        kept = [row[:count] for row, count in zip(order, counts, strict=True)]
         return packed.reduced(packed.tokens[:, packed.rows(kept)], kept)
-    if counts[0] == keep.shape[1]:
-        return state
-    index = keep.nonzero()[:, 1].view(len(counts), counts[0])  # [B, K']
+    index = order[:, : counts[0]]  # [B, K']
     return state.reduced(gather_tokens(state.tokens, index, state.num_prefix), Move(index))
+
+
+def read_counts(counts: Tensor) -> list[int]:
+    """Counts [B] on the host: one wait for the device. Raises `ConfigError` where a sample is left with nothing."""
+    read: list[int] = counts.tolist()
+    if min(read) < 1:
+        raise ConfigError(f"a step must keep at least one token of every sample, got counts {read}")
+    return read
+
+
+def marked_first(keep: Tensor) -> Tensor:
+    """int64 [..., K], the positions marked in bool [..., K] in ascending order, then the others.
+
+    The first so many are what `nonzero` finds, which would make the host wait for their number, once per call.
+    """
+    return keep.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
 
 
 def as_packed(state: TokenState) -> PackedState:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def inverse_cdf_index(scores: Tensor, num_levels: int) -> Tensor:
+def inverse_cdf_mask(scores: Tensor, num_levels: int) -> Tensor:
     """The tokens that `num_levels` evenly spaced levels pick from the cumulative sum of the ascending scores.
 
     The sum is rescaled to run from 0 to 1; the levels run from its smallest value above 0 to 1; a single level is 1.
@@ -19,7 +19,7 @@ def inverse_cdf_index(scores: Tensor, num_levels: int) -> Tensor:
         num_levels: at least 1.
 
     Returns:
-        int64 [K'], ascending, 1 <= K' <= min(K, num_levels).
+        bool [K], True for the picked ones: at least one, at most num_levels.
     """
     scores = scores.double().nan_to_num(nan=0.0).clamp(min=0.0)
     order = scores.sort(stable=True).indices
@@ -30,7 +30,7 @@ def inverse_cdf_index(scores: Tensor, num_levels: int) -> Tensor:
     first = total.where(total > 0, 1.0).amin()
     steps = torch.linspace(0, 1, num_levels, dtype=torch.float64, device=scores.device)
     levels = first + (1 - first) * steps if num_levels > 1 else steps + 1
-    return order[_nearest(total, levels).unique()].sort().values
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(0, order[_nearest(total, levels)], True)
 
 
 def _nearest(ascending: Tensor, levels: Tensor) -> Tensor:
