@@ -131,6 +131,8 @@ def test_frames_come_distinct_and_ascending(clip: Path, plain: list[np.ndarray])
     assert video.frame_numbers.dtype == np.int64
     np.testing.assert_array_equal(video.frames, np.stack([plain[n] for n in (3, 7, 50)]))
     assert video.fps == 30.0
+    of_clips = FrameRequest(np.array([[7, 3], [7, 50]], dtype=np.uint16)).choose(60)  # as a plan gives them
+    assert (of_clips.tolist(), of_clips.dtype) == ([3, 7, 50], np.int64)
 
 
 def test_a_function_is_given_the_frame_count(clip: Path) -> None:
