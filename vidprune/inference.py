@@ -64,13 +64,28 @@ def predict_video(
 
 @dataclass(frozen=True)
 class ViewOutput:
-    """One video's views through the model: logits float32 [V, classes], kept_index int64 [V, K] or None; on the CPU.
+    """What a model made of some views: logits float32 [V, classes], kept_index int64 [V, K] or None.
 
     Where views keep different numbers of tokens, their rows of `kept_index` are padded with -1.
     """
 
     logits: Tensor
     kept_index: Tensor | None
+
+    def to_host(self, *, wait: bool = True) -> ViewOutput:
+        """The same in the host's memory. Without `wait` the copies are only queued, to be read when they are done."""
+        logits, kept = (
+            None if value is None else value.to("cpu", non_blocking=not wait)
+            for value in (self.logits, self.kept_index)
+        )
+        assert logits is not None
+        return ViewOutput(logits, kept)
+
+    def split(self, num_views: int) -> list[ViewOutput]:
+        """One part for every `num_views` views, in order."""
+        logits = self.logits.split(num_views)
+        kept = [None] * len(logits) if self.kept_index is None else self.kept_index.split(num_views)
+        return [ViewOutput(*pair) for pair in zip(logits, kept, strict=True)]
 
     def mean_kept(self) -> int | None:
         """Tokens per view that reach the head, the mean over the views, rounded; None if all were kept."""
@@ -80,25 +95,34 @@ class ViewOutput:
 def predict_views(
     videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan, *, views_per_batch: int | None = None
 ) -> list[ViewOutput]:
-    """Run `model` on all views of decoded videos; a batch may hold views of several of them.
+    """One output per decoded video, in the host's memory; arguments as those of `run_videos`."""
+    return run_videos(videos, model, plan, views_per_batch=views_per_batch).to_host().split(plan.num_views)
+
+
+def run_videos(
+    videos: Sequence[VideoFrames], model: nn.Module, plan: ViewPlan, *, views_per_batch: int | None = None
+) -> ViewOutput:
+    """Run `model` on all views of decoded videos, in order; a batch may hold views of several of them.
+
+    A GPU may still be at it when this returns: what comes back is on the model's device.
 
     Args:
         views_per_batch: how many views share a forward pass; None runs all of all videos at once.
     """
-    output = run_batches(model, _batches(videos, model, plan, views_per_batch))
-    per_video = output.logits.split(plan.num_views)  # each [V, classes]
-    kept = [None] * len(videos) if output.kept_index is None else output.kept_index.split(plan.num_views)
-    return [ViewOutput(*pair) for pair in zip(per_video, kept, strict=True)]
+    return run_batches(model, _batches(videos, model, plan, views_per_batch))
 
 
 def run_batches(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]) -> ViewOutput:
-    """All views of `batches` through `model`, one batch at a time: clips [v, 3, T, H, W], and their proposal maps."""
+    """All views of `batches` through `model`, one batch at a time: clips [v, 3, T, H, W], and their proposal maps.
+
+    As in `run_videos`, what comes back is on the model's device.
+    """
     logits, kept = [], []
     for clips, proposal_map in batches:
         view_logits, trace = run_views(model, clips, proposal_map)
-        logits.append(view_logits.float().cpu())
+        logits.append(view_logits.float())
         if trace is not None and trace.kept_index is not None:
-            kept.append(trace.kept_index.cpu())
+            kept.append(trace.kept_index)
     return ViewOutput(torch.cat(logits), pad_index(kept) if kept else None)
 
 

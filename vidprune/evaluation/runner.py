@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from torch import nn
 
 from vidprune.errors import ConfigError
 from vidprune.evaluation.decoding import Decode, decode_all
+from vidprune.evaluation.in_flight import InFlight, launch, one_behind
 from vidprune.evaluation.rows import BatchSize, RowWriter, failed_row, predicted_row
 from vidprune.evaluation.store import STORED, PredictionStore, Row
 from vidprune.evaluation.transport import Decoded
-from vidprune.inference import ViewOutput, predict_views, reader_for
+from vidprune.inference import ViewOutput, reader_for, run_videos
 from vidprune.pruning import token_grid
-from vidprune.types import VideoFrames
 from vidprune.video import ViewPlan
 from vidprune.video.upload import Uploader
 
@@ -35,7 +34,8 @@ class RunnerSettings:
         views_per_batch: views that share a forward pass; None is one video at a time, whose rows are then bit for bit
             the same whatever else is evaluated. More than a video has lets several videos share a batch.
         flush_rows, flush_s: rows go to the disk when so many wait, or the first of them has waited so long.
-        prefetch: on a GPU, upload each video's frames while the model runs on the one before; no bit changes.
+        prefetch: on a GPU, upload each video's frames while the model runs on the one before, and start on them before
+            the results of that one are taken; no bit changes.
         stored: "logits" keeps every view's logits, "probs" only their averaged softmax.
     """
 
@@ -93,7 +93,7 @@ def run_entries(
         RowWriter(store, settings.flush_rows, settings.flush_s) as writer,
         closing(decoded),
     ):  # closing ends the workers
-        for row in _rows(decoded, by_position, predictor, settings.stored):
+        for row in _rows(decoded, by_position, predictor, settings):
             writer.add(row)
             if on_row is not None:
                 on_row(row)
@@ -106,37 +106,39 @@ def uploader_for(model: nn.Module, settings: RunnerSettings) -> Uploader | None:
 
 
 def _rows(
-    decoded: Iterable[Decoded], entries: dict[int, ManifestEntry], predictor: _Predictor, stored: str
+    decoded: Iterable[Decoded], entries: dict[int, ManifestEntry], predictor: _Predictor, settings: RunnerSettings
 ) -> Iterator[Row]:
-    """One row per decoded item. Videos wait until as many are there as share a batch."""
-    waiting: list[tuple[Decoded, VideoFrames]] = []
+    """One row per decoded item."""
+    launched = _launched(decoded, predictor)
+    for items, result in one_behind(launched) if settings.prefetch else launched:
+        if result is None:
+            yield from (failed_row(item, entries[item.position]) for item in items)
+            continue
+        model_s = result.wait() / len(items)
+        for item, output in zip(items, result.output.split(predictor.plan.num_views), strict=True):
+            entry = entries[item.position]
+            yield predicted_row(
+                item, entry, output, num_tokens=predictor.num_tokens, model_s=model_s, stored=settings.stored
+            )
+
+
+def _launched(decoded: Iterable[Decoded], predictor: _Predictor) -> Iterator[tuple[list[Decoded], InFlight | None]]:
+    """Videos as the model starts on them, as many as share a batch; without a result, one that cannot be decoded."""
+    waiting: list[Decoded] = []
     for item in decoded:
         if item.video is None:
-            yield failed_row(item, entries[item.position])
+            yield [item], None
             continue
-        waiting.append((item, item.video))
+        waiting.append(item)
         if len(waiting) == predictor.videos_per_batch:
-            yield from _predicted(waiting, entries, predictor, stored)
+            yield waiting, predictor.launch(waiting)
             waiting = []
-    yield from _predicted(waiting, entries, predictor, stored)
-
-
-def _predicted(
-    waiting: list[tuple[Decoded, VideoFrames]], entries: dict[int, ManifestEntry], predictor: _Predictor, stored: str
-) -> Iterator[Row]:
-    if not waiting:
-        return
-    start = time.perf_counter()
-    outputs = predictor([video for _, video in waiting])
-    model_s = (time.perf_counter() - start) / len(waiting)
-    for (item, _), output in zip(waiting, outputs, strict=True):
-        yield predicted_row(
-            item, entries[item.position], output, num_tokens=predictor.num_tokens, model_s=model_s, stored=stored
-        )
+    if waiting:
+        yield waiting, predictor.launch(waiting)
 
 
 class _Predictor:
-    """`predict_views` that halves its batches when the device runs out of memory, and keeps to the smaller size."""
+    """`run_videos` that halves its batches when the device runs out of memory, and keeps to the smaller size."""
 
     def __init__(self, model: nn.Module, plan: ViewPlan, views_per_batch: int | None) -> None:
         self.model = model
@@ -144,9 +146,13 @@ class _Predictor:
         self.batch = BatchSize(views_per_batch or plan.num_views)
         self.videos_per_batch = max(1, self.batch.size // plan.num_views)
         self.num_tokens = token_grid(model).num_tokens
+        self.device = next(model.parameters()).device
 
-    def __call__(self, videos: list[VideoFrames]) -> list[ViewOutput]:
-        return self.batch.run(
-            lambda size: predict_views(videos, self.model, self.plan, views_per_batch=size),
-            len(videos) * self.plan.num_views,
-        )
+    def launch(self, items: Sequence[Decoded]) -> InFlight:
+        """Start on the views of decoded videos."""
+        videos = [item.video for item in items if item.video is not None]
+
+        def work(size: int) -> ViewOutput:
+            return run_videos(videos, self.model, self.plan, views_per_batch=size)
+
+        return launch(lambda: self.batch.run(work, len(videos) * self.plan.num_views), self.device)

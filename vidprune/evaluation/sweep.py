@@ -199,7 +199,8 @@ class _SharedWork:
     def _predict(self, point: SweepPoint, clips: Tensor, maps: Tensor | None) -> ViewOutput:
         def predict(size: int) -> ViewOutput:
             parts = clips.split(size)
-            return run_batches(point.model, zip(parts, _split(maps, size, len(parts)), strict=True))
+            batches = zip(parts, _split(maps, size, len(parts)), strict=True)
+            return run_batches(point.model, batches).to_host()
 
         return self.sizes.of(point.name).run(predict, len(clips))
 
