@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -33,15 +34,16 @@ def _expand(text: str, suffixes: Collection[str]) -> list[Path]:
     if text == "-":
         return [Path(line) for line in (raw.strip() for raw in sys.stdin) if line]
     path = Path(text)
-    if not path.exists() and (text == DEMO or text.startswith(f"{DEMO}:")):
+    exists = os.path.exists(path)  # Path.exists raises for a name that is too long
+    if not exists and (text == DEMO or text.startswith(f"{DEMO}:")):
         return _demo_clips(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         if not found:
             kind = "video" if suffixes is VIDEO_SUFFIXES else "image"
             raise ConfigError(f"folder {text} holds no {kind}; looked for {' '.join(sorted(suffixes))}")
         return found
-    if not path.exists() and glob.has_magic(text):
+    if not exists and glob.has_magic(text):
         matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
         if not matches:
             raise ConfigError(f"pattern {text!r} matches no file")

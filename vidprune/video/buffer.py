@@ -15,6 +15,13 @@ from vidprune.types import VideoFrames
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import FrameRequest
 
+# Of a frame that is resized. A sliver of 1 x 16000 pixels with its short side made 224 would be 2.4 GB.
+MAX_ASPECT_RATIO = 32
+
+
+class FrameShapeError(ValueError):
+    """Frames of a shape that no video has."""
+
 
 class FrameBuffer:
     """Rows for the wanted frames of one file, uint8 [F, H, W, 3], or [F, 3, H, W] where planes are written.
@@ -51,6 +58,12 @@ class FrameBuffer:
     def _start(self, image: np.ndarray, colour: str) -> tuple[int, int]:
         """Settle what the first frame settles; (height, width) of the rows."""
         self.source_size, self.colour = (image.shape[0], image.shape[1]), colour
+        short, long = sorted(self.source_size)
+        if self.request.short_side not in (None, short) and long > MAX_ASPECT_RATIO * short:
+            raise FrameShapeError(
+                f"its frames have {image.shape[0]} x {image.shape[1]} pixels; resized are those whose long side is at "
+                f"most {MAX_ASPECT_RATIO} times the short one"
+            )
         return resized_size(*self.source_size, self.request.short_side, self.request.rounding)
 
     def finish(

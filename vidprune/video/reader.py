@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vidprune.errors import ConfigError, VideoDecodeError
+from vidprune.errors import ConfigError, VideoDecodeError, VidpruneError
 from vidprune.types import VideoFrames
 from vidprune.video.backends import VIDEO_BACKENDS
+from vidprune.video.buffer import FrameShapeError
 from vidprune.video.colour import check_colour
 from vidprune.video.request import Backend, DecodeStats, FrameRequest, FrameSelection
 from vidprune.video.views import ViewPlan
@@ -63,7 +64,14 @@ def read_frames(
     if motion:
         check_motion_backend(backend)
     read: Backend = VIDEO_BACKENDS.get(backend)
-    return read(_existing_file(path), request)
+    file = _existing_file(path)
+    try:
+        return read(file, request)
+    except VidpruneError:
+        raise
+    except Exception as error:  # whatever a library makes of a broken file is that file's error, not the batch's end
+        what = "" if isinstance(error, FrameShapeError) else f"{type(error).__name__}: "
+        raise VideoDecodeError(f"cannot decode {str(file)!r}: {what}{' '.join(str(error).split())}") from error
 
 
 def read_video(
@@ -102,10 +110,11 @@ def check_motion_backend(backend: str) -> None:
 def _existing_file(path: str | os.PathLike[str]) -> Path:
     # Absolute: FFmpeg would take the start of a relative name like "10:30.mp4" for a protocol.
     file = Path(os.path.abspath(path))
-    if file.is_dir():
+    if os.path.isdir(file):  # os.path, unlike Path, takes a name that is too long for one that is not there
         raise VideoDecodeError(f"cannot read {str(file)!r}: it is a folder, not a video file")
-    if not file.exists():
-        raise VideoDecodeError(f"cannot read {str(file)!r}: no such file")
+    if not os.path.exists(file):
+        found = "a link that leads to no file" if os.path.islink(file) else "no such file"
+        raise VideoDecodeError(f"cannot read {str(file)!r}: {found}")
     if not os.access(file, os.R_OK):
         raise VideoDecodeError(f"cannot read {str(file)!r}: permission denied")
     if not file.is_file():  # reading from a pipe might wait for ever

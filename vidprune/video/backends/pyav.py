@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ from vidprune.video.request import FrameRequest, check_range
 # pictures may be referred to from higher temporal layers.
 SKIPPABLE_CODECS = frozenset({"h264", "mpeg4", "mpeg2video"})
 
+# Containers that are lists of other files or of network addresses: through one, a path would show another file's video,
+# or wait for a stream that never ends.
+REFUSED_FORMATS = frozenset({"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"})
+
 # So many frames from the start are decoded without skipping, to see that packets and frames pair up.
 PROBED_FRAMES = 4
 
@@ -43,7 +48,7 @@ PROBED_FRAMES = 4
 def read(path: Path, request: FrameRequest) -> VideoFrames:
     """Frames of a file; see `vidprune.video.read_frames`."""
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(str(path), metadata_errors="ignore", options=_open_options())
     except (av.error.FFmpegError, OSError) as error:
         raise VideoDecodeError(f"cannot decode {str(path)!r}: {_reason(error)}") from error
     with container:
@@ -58,8 +63,19 @@ def read(path: Path, request: FrameRequest) -> VideoFrames:
     return buffer.finish(path, total, num_errors + reader.num_errors, fps, "pyav", motion)
 
 
+@cache
+def _open_options() -> dict[str, str]:
+    """Options that keep FFmpeg to the one file: no playlists, and "%d" in a name is no pattern of many images."""
+    return {"format_whitelist": ",".join(sorted(av.formats_available - REFUSED_FORMATS)), "pattern_type": "none"}
+
+
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    if isinstance(error, av.error.InvalidDataError):
+        return f"{text}: no video file, or one whose index was lost, as in a cut download; fetch it again"
+    if isinstance(error, av.error.ArgumentError):
+        return f"{text}: a playlist or another list of files, which is not followed, or a damaged header"
+    return text
 
 
 def _video_stream(container: Any, path: Path) -> Any:

@@ -1,0 +1,80 @@
+"""Files that mislead: each is one clear error line, and no other file's frames come in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.media import number_image, write_video
+from vidprune.errors import VideoDecodeError
+from vidprune.video import read_frames
+from vidprune.video.backends import pyav
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile clip.ts\n",
+    "hls": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nclip.ts\n#EXT-X-ENDLIST\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_never_shows_another_file(tmp_path: Path, kind: str) -> None:
+    write_video(tmp_path / "clip.ts", range(10))
+    path = tmp_path / "list.m3u8"
+    path.write_text(PLAYLISTS[kind])
+    with pytest.raises(VideoDecodeError, match="a playlist or another list of files, which is not followed") as caught:
+        read_frames(path, [0])
+    assert str(path) in str(caught.value)
+
+
+def test_a_percent_sign_in_a_name_is_no_pattern_of_images(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"img{i}.png"), number_image(i))
+    (tmp_path / "img%d.png").write_bytes(b"no picture")
+    with pytest.raises(VideoDecodeError, match="img%d"):
+        read_frames(tmp_path / "img%d.png", [0])
+
+
+def grey_video(path: Path, height: int, width: int) -> Path:
+    """Uncompressed, so that any size can be written: two grey frames."""
+    frame = b"FRAME\n" + b"\x80" * (height * width)
+    path.write_bytes(f"YUV4MPEG2 W{width} H{height} F30:1 Cmono\n".encode() + 2 * frame)
+    return path
+
+
+def test_slivers_are_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    path = grey_video(tmp_path / "sliver.y4m", 65000, 1)
+    with pytest.raises(
+        VideoDecodeError, match="65000 x 1 pixels; resized are those whose long side is at most 32"
+    ) as e:
+        read_frames(path, [0, 1], short_side=224)
+    assert str(path) in str(e.value)
+    assert read_frames(path, [0]).frames.shape == (1, 65000, 1, 3), "as it is, it can be had"
+    assert read_frames(grey_video(tmp_path / "wide.y4m", 10, 320), [0], short_side=20).frames.shape == (1, 20, 640, 3)
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to\n allocate"), cv2.error("bad size"), ZeroDivisionError()])
+def test_whatever_a_library_raises_is_an_error_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: object) -> np.ndarray:
+        raise error
+
+    path = write_video(tmp_path / "clip.mp4", range(3))
+    monkeypatch.setattr(pyav._Reader, "_convert", broken)
+    with pytest.raises(VideoDecodeError) as caught:
+        read_frames(path, [0])
+    message = str(caught.value)
+    assert str(path) in message
+    assert type(error).__name__ in message
+    assert "\n" not in message
+
+
+def test_a_name_that_is_too_long_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(VideoDecodeError, match="no such file"):
+        read_frames(tmp_path / ("x" * 300 + ".mp4"), [0])
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    with pytest.raises(VideoDecodeError, match="a link that leads to no file"):
+        read_frames(tmp_path / "loop.mp4", [0])
