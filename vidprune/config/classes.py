@@ -103,7 +103,8 @@ class EvaluateConfig:
         store: "logits" keeps every view's, "probs" only the average (a fifteenth of the space at 15 views).
         retry_failed: decode the videos again whose rows are failures.
         flush_rows, flush_s: how many rows, or seconds of work, a killed run may lose.
-        prefetch: on a GPU, upload each video's frames while the model runs on the one before, and take results a video late.
+        prefetch: on a GPU, upload each video's frames while the model runs on the one before, and take its results
+            when it has the next video to work on.
         limit: take only so many videos, the first of the manifest.
     """
 
