@@ -161,6 +161,17 @@ def test_a_frame_out_of_range_is_refused_with_the_valid_range(clip: Path, wanted
         read_frames(clip, wanted)  # type: ignore[arg-type]
 
 
+def test_a_frame_out_of_range_is_never_filled_in_where_frames_are_counted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "raw.h264")
+    with pytest.raises(ConfigError, match=r"frame 60 is out of range: .*raw\.h264' has 60 frames, 0 to 59"):
+        read_frames(path, [3, 60])
+
+
+def test_decord_refuses_a_frame_out_of_range_like_pyav(clip: Path) -> None:
+    with pytest.raises(ConfigError, match=r"frame 60 is out of range: .*clip\.mp4' has 60 frames, 0 to 59"):
+        read_frames(clip, [3, 60], backend="decord")
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
