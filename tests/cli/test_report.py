@@ -8,10 +8,13 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -50,6 +53,25 @@ def test_a_sweep_is_one_table_and_three_files(vidprune: Run, sweep: Path, monkey
     assert (out / "t.md").read_text().startswith("## All runs")
     assert (out / "page.html").read_text().count('<details class="run">') == 4
     assert (sweep / "points" / "z0.5" / "report.md").exists()
+
+
+def test_each_store_is_read_once(vidprune: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to see which rows count, which takes two columns, and once whole."""
+    reads: Counter[tuple[Path, str]] = Counter()
+    read_table = pq.read_table
+
+    def counted(path: Path, columns: list[str] | None = None, **options: Any) -> Any:
+        reads[path, "whole" if columns is None else " ".join(columns)] += 1
+        return read_table(path, columns=columns, **options)
+
+    monkeypatch.setattr(pq, "read_table", counted)
+    done = vidprune(
+        "report", sweep, "--html", sweep / "page.html", "--markdown", sweep / "t.md", "--csv", sweep / "t.csv"
+    )
+    assert done.code == 0, done.err
+    parts = list(sweep.glob("points/*/parts/*.parquet"))
+    assert len(parts) == 8
+    assert reads == {(part, what): 1 for part in parts for what in ("position error", "whole")}
 
 
 def test_few_runs_stand_beside_each_other(vidprune: Run, sweep: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from tests.evaluations import NUM_CLASSES
 from tests.stored_runs import DENSE, cost, draw_logits, softmax, stored_run
-from vidprune.errors import ConfigError
-from vidprune.evaluation.agreement import PairedDifference, agreement, kl_divergence, read_reference
+from vidprune.evaluation.agreement import BesideDense, PairedDifference, kl_divergence, make_reference
 from vidprune.evaluation.compare import compare, find_runs, write_comparison
 from vidprune.evaluation.comparison import varying_options
 from vidprune.evaluation.files import write_report
+from vidprune.evaluation.predictions import read_parts
 from vidprune.evaluation.store import PredictionStore, StoreError
 from vidprune.evaluation.tables import comparison_csv, comparison_markdown, model_table, proposal_table
 
@@ -91,7 +91,12 @@ def test_without_labels_agreement_and_kl_remain(tmp_path: Path) -> None:
 def test_a_dense_model_agrees_with_itself(tmp_path: Path) -> None:
     dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE)
     store = PredictionStore.open(dense)
-    for found in agreement(read_reference(store), store):
+    parts = list(read_parts(store))
+    beside = BesideDense(make_reference(store, parts), store)
+    for part in parts:
+        beside.add(part)
+    assert len(beside.agreements()) == 2
+    for found in beside.agreements():
         assert found.same.value == 1
         assert found.kl == 0
         assert found.top1 is not None
@@ -116,8 +121,6 @@ def test_other_videos_are_refused_in_words(tmp_path: Path, change: dict[str, obj
     assert compared.note.startswith("not compared with dense: ")
     assert reason in compared.note
     assert compared.note in comparison_markdown(compare([dense, run]))
-    with pytest.raises(ConfigError, match=reason):
-        agreement(read_reference(PredictionStore.open(dense)), PredictionStore.open(run))
 
 
 def test_a_run_is_compared_with_the_dense_run_of_its_own_model_views_and_precision(tmp_path: Path) -> None:
@@ -142,6 +145,17 @@ def test_a_run_is_compared_with_the_dense_run_of_its_own_model_views_and_precisi
     assert other_precision.speedup is None
     assert alone.dense is None
     assert alone.note == "no dense run of the same model, weights and views"
+
+
+def test_where_the_nearest_dense_run_is_over_other_videos_the_next_one_serves(tmp_path: Path) -> None:
+    names = [f"clip {i}" for i in range(NUM_VIDEOS)]
+    elsewhere = stored_run(tmp_path / "elsewhere", DENSE_LOGITS, labels=LABELS, method=DENSE, names=names)
+    half = stored_run(tmp_path / "half", DENSE_LOGITS, labels=LABELS, method=DENSE, dtype="float16")
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS)
+    found = compare([run, elsewhere, half]).runs[0]
+    alone = compare([run, half]).runs[0]
+    assert found.dense == "half"
+    assert found.agreements == alone.agreements
 
 
 def test_nothing_in_common_is_said(tmp_path: Path) -> None:

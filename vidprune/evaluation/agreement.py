@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from vidprune.errors import ConfigError
 from vidprune.evaluation.metrics import Share
-from vidprune.evaluation.predictions import part_distributions, stored_averages
+from vidprune.evaluation.predictions import Part, stored_averages
 from vidprune.evaluation.store import PredictionStore
 
 _FLOOR = float(np.finfo(np.float32).tiny)  # a probability that float32 rounds to 0 must not make KL infinite
@@ -80,41 +80,53 @@ class Reference:
     probs: dict[str, np.ndarray]
 
 
-def read_reference(store: PredictionStore) -> Reference:
-    """Read a dense run's store; memory holds one distribution per video and average."""
+def make_reference(store: PredictionStore, parts: Sequence[Part]) -> Reference:
+    """A dense run's predictions from the parts of its store."""
     videos: dict[int, tuple[str, int | None, int]] = {}
-    probs: dict[str, list[np.ndarray]] = {average: [] for average in stored_averages(store)}
     count = 0
-    for table in store.read():
-        for position, video_id, label, failed in _rows(table):
+    for part in parts:
+        for position, video_id, label, failed in _rows(part):
             videos[position] = (video_id, label, -1 if failed else count)
             count += not failed
-        for average, part in part_distributions(store, table).items():
-            probs[average].append(part)
     empty = np.empty((0, int(store.header["num_classes"])), np.float32)
-    merged = {average: np.concatenate([empty, *parts]) for average, parts in probs.items()}
-    return Reference(int(store.header["num_listed"]), videos, merged)
+    probs = {
+        average: np.concatenate([empty, *(part.distributions[average] for part in parts)])
+        for average in stored_averages(store)
+    }
+    return Reference(int(store.header["num_listed"]), videos, probs)
 
 
-def agreement(reference: Reference, store: PredictionStore) -> tuple[Agreement, ...]:
-    """Compare a run with the dense one, video by video, for each average that both stores allow.
+class BesideDense:
+    """How far a run is from a dense one, counted as the parts of the run's store are read.
 
-    Returns:
-        Nothing where no video was decoded by both.
-
-    Raises:
-        ConfigError: the runs are over different lists of videos; says where they part.
+    Attributes:
+        refusal: why the two cannot be compared: their lists of videos differ, and where. Empty where they can.
     """
-    if int(store.header["num_listed"]) != reference.num_listed:
-        raise ConfigError(f"another list of videos: {store.header['num_listed']} against {reference.num_listed} listed")
-    averages = [average for average in stored_averages(store) if average in reference.probs]
-    counts = {average: _Counts() for average in averages}
-    for table in store.read():
-        pairs = _pairs(reference, table)
-        for average, probs in part_distributions(store, table).items():
-            if average in counts:
-                counts[average].add(reference.probs[average][pairs.dense], probs[pairs.run], pairs.labels)
-    return tuple(count.result(average) for average, count in counts.items() if count.num_total)
+
+    def __init__(self, reference: Reference, store: PredictionStore) -> None:
+        self._reference = reference
+        averages = [average for average in stored_averages(store) if average in reference.probs]
+        self._counts = {average: _Counts() for average in averages}
+        self.refusal = ""
+        if int(store.header["num_listed"]) != reference.num_listed:
+            self.refusal = f"another list of videos: {store.header['num_listed']} against {reference.num_listed} listed"
+
+    def add(self, part: Part) -> None:
+        """Compare the videos of one more part, unless the lists were found to differ."""
+        if self.refusal:
+            return
+        try:
+            pairs = _pairs(self._reference, part)
+        except ConfigError as error:
+            self.refusal = str(error)
+            return
+        for average, counts in self._counts.items():
+            dense, run = self._reference.probs[average][pairs.dense], part.distributions[average][pairs.run]
+            counts.add(dense, run, pairs.labels)
+
+    def agreements(self) -> tuple[Agreement, ...]:
+        """One for each average that both stores allow; none where no video was decoded by both."""
+        return tuple(counts.result(average) for average, counts in self._counts.items() if counts.num_total)
 
 
 @dataclass(frozen=True)
@@ -126,10 +138,11 @@ class _Pairs:
     labels: np.ndarray
 
 
-def _pairs(reference: Reference, table: Any) -> _Pairs:
+def _pairs(reference: Reference, part: Part) -> _Pairs:
+    """Raises `ConfigError` where the lists of videos differ."""
     found: list[tuple[int, int, int]] = []
     row = 0
-    for position, video_id, label, failed in _rows(table):
+    for position, video_id, label, failed in _rows(part):
         known_id, known_label, dense_row = reference.videos.get(position, (video_id, label, -1))
         if known_id != video_id:
             raise ConfigError(f"another list of videos: number {position + 1} is {video_id!r} against {known_id!r}")
@@ -142,10 +155,10 @@ def _pairs(reference: Reference, table: Any) -> _Pairs:
     return _Pairs(dense, run, labels)
 
 
-def _rows(table: Any) -> zip[tuple[int, str, int | None, bool]]:
+def _rows(part: Part) -> zip[tuple[int, str, int | None, bool]]:
     """(position, video_id, label, failed) of every row of a part."""
-    columns = [table[name].to_pylist() for name in ("position", "video_id", "label")]
-    return zip(*columns, table["error"].is_valid().to_pylist(), strict=True)
+    columns = [part.columns[name] for name in ("position", "video_id", "label")]
+    return zip(*columns, part.failed.tolist(), strict=True)
 
 
 @dataclass

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from vidprune.errors import ConfigError
-from vidprune.evaluation.agreement import Reference, agreement, read_reference
+from vidprune.evaluation.agreement import BesideDense, Reference, make_reference
 from vidprune.evaluation.comparison import ComparedRun, Comparison, varying_options
-from vidprune.evaluation.files import is_run, load_run, write_texts
+from vidprune.evaluation.files import is_run, open_run, write_texts
 from vidprune.evaluation.page import page
-from vidprune.evaluation.predictions import Predictions
+from vidprune.evaluation.predictions import Part, Predictions, gather_predictions, read_parts
 from vidprune.evaluation.report import EvaluationReport, make_report
 from vidprune.evaluation.store import PredictionStore, StoreError
 from vidprune.evaluation.tables import comparison_csv, comparison_markdown
 
+MakeReport = Callable[[PredictionStore, Predictions], EvaluationReport]
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Comparison:
+
+def write_comparison(folders: Sequence[Path], out: Path, report: MakeReport = make_report) -> Comparison:
     """Compare runs and write OUT/table.md, OUT/table.csv and OUT/report.html.
 
     Args:
         folders: of runs, or folders of such folders (see `find_runs`).
         out: where the files go; made if need be.
+        report: see `compare`.
 
     Raises:
         StoreError: a folder holds no run, or `out` cannot be written.
     """
-    comparison = compare(find_runs(folders))
+    comparison = compare(find_runs(folders), report)
     texts = {
         "table.md": comparison_markdown(comparison),
         "table.csv": comparison_csv(comparison),
@@ -58,13 +61,11 @@ def _runs_of(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", path.name)])
 
 
-def compare(
-    folders: Sequence[Path],
-    report: Callable[[PredictionStore, Predictions], EvaluationReport] = make_report,
-) -> Comparison:
+def compare(folders: Sequence[Path], report: MakeReport = make_report) -> Comparison:
     """The figures of runs, each beside the dense run among them of its model, weights, views and list of videos.
 
-    Memory holds one distribution per video of each dense run, and one part of a store at a time.
+    Every store is read once. Memory holds one distribution per video of each dense run that another run may be compared
+    with, and one part of another store at a time.
 
     Args:
         folders: of runs, see `find_runs`.
@@ -73,59 +74,74 @@ def compare(
     Raises:
         StoreError: a folder holds no run.
     """
-    stores: list[PredictionStore] = []
-    reports: list[EvaluationReport] = []
-    for folder in folders:
-        store, predictions = load_run(folder)
-        stores.append(store)
-        reports.append(report(store, predictions))
-    options = varying_options([one.method for one in reports])
-    runs = [
-        ComparedRun(name, one, store.header, text)
-        for name, one, store, text in zip(_names(folders), reports, stores, options, strict=True)
-    ]
+    opened = [open_run(folder) for folder in folders]
+    identities = [store.header["identity"] for store, _ in opened]
+    dense_runs = [_dense_runs(identity, identities) for identity in identities]
+    wanted = {dense for found in dense_runs for dense in found}
     references: dict[int, Reference] = {}
-    return Comparison(tuple(_beside_dense(number, runs, stores, references) for number in range(len(runs))))
+    besides: dict[int, dict[int, BesideDense]] = {}
+    reports: dict[int, EvaluationReport] = {}
+    # Dense runs come first: the others are set beside them while they are read.
+    for number in sorted(range(len(opened)), key=lambda number: number not in wanted):
+        store, predictions = opened[number]
+        besides[number] = {dense: BesideDense(references[dense], store) for dense in dense_runs[number]}
+        if number in wanted:
+            predictions, references[number] = _read_dense(store)
+        elif predictions is None:
+            predictions = gather_predictions(store, _counted(read_parts(store), besides[number].values()))
+        reports[number] = report(store, predictions)
+    options = varying_options([identity["method"] for identity in identities])
+    runs = [
+        ComparedRun(name, reports[number], opened[number][0].header, options[number])
+        for number, name in enumerate(_names(folders))
+    ]
+    return Comparison(tuple(_beside_dense(run, runs, besides[number]) for number, run in enumerate(runs)))
 
 
-def _beside_dense(
-    number: int, runs: list[ComparedRun], stores: list[PredictionStore], references: dict[int, Reference]
-) -> ComparedRun:
-    """A run with its agreement; `references` keeps what is read of dense runs."""
-    run = runs[number]
-    candidates = _dense_runs(number, runs)
+def _dense_runs(own: Mapping[str, Any], identities: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The dense runs that a run may be compared with: of its model, weights and views; of its precision first."""
+    if own["method"]["name"] == "dense":
+        return []
+    found = [
+        number
+        for number, other in enumerate(identities)
+        if other["method"]["name"] == "dense"
+        and all(own[key] == other[key] for key in ("model", "views", "protocol_version"))
+    ]
+    return sorted(found, key=lambda number: identities[number]["dtype"] != own["dtype"])
+
+
+def _read_dense(store: PredictionStore) -> tuple[Predictions, Reference]:
+    parts = list(read_parts(store))
+    return gather_predictions(store, parts), make_reference(store, parts)
+
+
+def _counted(parts: Iterable[Part], besides: Collection[BesideDense]) -> Iterator[Part]:
+    """The parts of a store, each set beside those of the dense runs on its way."""
+    for part in parts:
+        for beside in besides:
+            beside.add(part)
+        yield part
+
+
+def _beside_dense(run: ComparedRun, runs: Sequence[ComparedRun], besides: Mapping[int, BesideDense]) -> ComparedRun:
+    """A run with its agreement with the first of its dense runs, by number, that is over the same list of videos."""
     if run.is_dense or len(runs) == 1:
         return run
-    if not candidates:
+    if not besides:
         return replace(run, note="no dense run of the same model, weights and views")
     refusals = []
-    for chosen in candidates:
-        dense = runs[chosen]
-        try:
-            if chosen not in references:
-                references[chosen] = read_reference(stores[chosen])
-            agreements = agreement(references[chosen], stores[number])
-        except ConfigError as error:
-            refusals.append(f"not compared with {dense.name}: {error}")
+    for number, beside in besides.items():
+        dense = runs[number]
+        if beside.refusal:
+            refusals.append(f"not compared with {dense.name}: {beside.refusal}")
             continue
+        agreements = beside.agreements()
         note = "" if agreements else f"no video that {dense.name} decoded too"
         if run.report.dtype != dense.report.dtype:
             note = f"{dense.name} ran in {dense.report.dtype}, this in {run.report.dtype}"
         return replace(run, dense=dense.name, agreements=agreements, speedup=_speedup(dense, run), note=note)
     return replace(run, note="; ".join(refusals))
-
-
-def _dense_runs(number: int, runs: list[ComparedRun]) -> list[int]:
-    """The dense runs of the same model, weights and views; those of the same precision first."""
-    own = runs[number]
-    found = [index for index, run in enumerate(runs) if run.is_dense and _same_model_and_views(own, run)]
-    return sorted(found, key=lambda index: runs[index].report.dtype != own.report.dtype)
-
-
-def _same_model_and_views(one: ComparedRun, other: ComparedRun) -> bool:
-    identities = one.header["identity"], other.header["identity"]
-    keys = ("model", "views", "protocol_version")
-    return all(identities[0][key] == identities[1][key] for key in keys)
 
 
 def _speedup(dense: ComparedRun, run: ComparedRun) -> float | None:

@@ -29,7 +29,8 @@ def write_report(folder: str | Path) -> EvaluationReport:
         StoreError: `folder` is neither, or cannot be written.
         ConfigError: VideoMAE's files are damaged.
     """
-    return write_run_files(*load_run(folder))
+    store, predictions = open_run(folder)
+    return write_run_files(store, predictions or read_predictions(store))
 
 
 def write_run_files(store: PredictionStore, predictions: Predictions) -> EvaluationReport:
@@ -55,12 +56,12 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `load_run` may find a run there."""
+    """Whether `open_run` may find a run there."""
     return (folder / "header.json").exists() or bool(find_rank_files(folder))
 
 
-def load_run(folder: str | Path) -> tuple[PredictionStore, Predictions]:
-    """The store and the predictions of a run, or of VideoMAE's result files, which have no parts.
+def open_run(folder: str | Path) -> tuple[PredictionStore, Predictions | None]:
+    """The store of a run, whose parts are not read yet. VideoMAE's result files have none, but predictions at once.
 
     Raises:
         StoreError: `folder` is neither.
@@ -70,8 +71,7 @@ def load_run(folder: str | Path) -> tuple[PredictionStore, Predictions]:
     if not (folder / "header.json").exists() and find_rank_files(folder):
         header, predictions = merge_rank_files(folder)
         return PredictionStore(folder, header), predictions
-    store = PredictionStore.open(folder)
-    return store, read_predictions(store)
+    return PredictionStore.open(folder), None
 
 
 def predictions_csv(predictions: Predictions) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,24 @@ PLAIN_COLUMNS = (
     *("position", "video_id", "path", "label"),
     *("num_kept", "num_errors", "num_filled", "decode_s", "model_s", "error"),
 )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one part of a store; r of them, m of which did not fail.
+
+    Attributes:
+        columns: the plain columns of the store, each a list of r values.
+        distributions: for each average that the store allows, float32 [m, classes].
+    """
+
+    columns: dict[str, list[Any]]
+    distributions: dict[str, np.ndarray]
+
+    @property
+    def failed(self) -> np.ndarray:
+        """bool [r]."""
+        return _failed(self.columns)
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,7 @@ class Predictions:
     @property
     def failed(self) -> np.ndarray:
         """bool [n]."""
-        return np.array([error is not None for error in self.columns["error"]], dtype=bool)
+        return _failed(self.columns)
 
     @property
     def labelled(self) -> np.ndarray:
@@ -45,19 +64,28 @@ class Predictions:
 
 
 def read_predictions(store: PredictionStore) -> Predictions:
-    """Read a store part by part; memory holds one part's logits at a time."""
+    """The predictions of a store; memory holds one part's logits at a time."""
+    return gather_predictions(store, read_parts(store))
+
+
+def read_parts(store: PredictionStore) -> Iterator[Part]:
+    """Read a store, each part when it is asked for."""
+    for table in store.read():
+        yield Part({name: table[name].to_pylist() for name in PLAIN_COLUMNS}, _distributions(store, table))
+
+
+def gather_predictions(store: PredictionStore, parts: Iterable[Part]) -> Predictions:
+    """The predictions of the parts of a store."""
     averages = stored_averages(store)
     columns: dict[str, list[Any]] = {name: [] for name in PLAIN_COLUMNS}
     ranked: dict[str, list[np.ndarray]] = {average: [] for average in averages}
     prob: list[np.ndarray] = []
-    for table in store.read():
+    for part in parts:
         for name in PLAIN_COLUMNS:
-            columns[name] += table[name].to_pylist()
-        failed = np.asarray(table["error"].is_valid())
-        distributions = part_distributions(store, table)
+            columns[name] += part.columns[name]
         for average in averages:
-            ranked[average].append(_spread(top_k(distributions[average], TOP), failed, -1))
-        prob.append(_spread(distributions["probs"].max(axis=1, initial=0.0), failed, np.nan))
+            ranked[average].append(_spread(top_k(part.distributions[average], TOP), part.failed, -1))
+        prob.append(_spread(part.distributions["probs"].max(axis=1, initial=0.0), part.failed, np.nan))
     order = np.argsort(columns["position"], kind="stable")
     width = min(TOP, int(store.header["num_classes"]))
     return Predictions(
@@ -74,7 +102,7 @@ def stored_averages(store: PredictionStore) -> tuple[str, ...]:
     return AVERAGES if store.header["identity"]["store"] == "logits" else ("probs",)
 
 
-def part_distributions(store: PredictionStore, table: Any) -> dict[str, np.ndarray]:
+def _distributions(store: PredictionStore, table: Any) -> dict[str, np.ndarray]:
     """For each average, float32 [m, classes] of the m videos of a part that did not fail."""
     num_classes, averages = int(store.header["num_classes"]), stored_averages(store)
     if "logits" not in averages:
@@ -84,6 +112,10 @@ def part_distributions(store: PredictionStore, table: Any) -> dict[str, np.ndarr
     values = table["view_logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     view_logits = torch.tensor(values).reshape(decoded, -1 if decoded else 1, num_classes)  # [m, V, classes]
     return {average: average_views(view_logits, average).numpy() for average in averages}
+
+
+def _failed(columns: dict[str, list[Any]]) -> np.ndarray:
+    return np.array([error is not None for error in columns["error"]], dtype=bool)
 
 
 def _spread(values: np.ndarray, failed: np.ndarray, filler: float) -> np.ndarray:

@@ -22,7 +22,7 @@ from vidprune.config import (
 )
 from vidprune.evaluation.compare import write_comparison
 from vidprune.evaluation.comparison import Comparison
-from vidprune.evaluation.files import write_report
+from vidprune.evaluation.files import write_run_files
 from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.evaluation.sweep import SweepPoint, joint_plan, run_points
@@ -108,9 +108,7 @@ def sweep(
         decode = reader_for(models, plan, backend=shared.run.backend, colour=shared.run.colour)
     run_points(entries, points, settings, decode=decode, on_video=on_video)
     folders = [point.store.folder for point in points]
-    for folder in folders:
-        write_report(folder)
-    return SweepReport(shared.out, write_comparison(folders, Path(shared.out)))
+    return SweepReport(shared.out, write_comparison(folders, Path(shared.out), write_run_files))
 
 
 @dataclass(frozen=True)
