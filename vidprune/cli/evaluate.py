@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,12 +24,7 @@ def evaluate(
     manifest_format: opt.ManifestFormat = None,
     *,
     flags: opt.RunFlags,
-    workers: opt.Workers = None,
-    timeout_s: opt.TimeoutS = None,
-    max_failed: opt.MaxFailed = None,
-    store: opt.Store = None,
-    retry_failed: opt.RetryFailed = None,
-    limit: opt.Limit = None,
+    evaluation: opt.EvaluationFlags,
     as_json: opt.Json = False,
 ) -> None:
     """Evaluate a list of videos; every one gets a row, with its prediction or with the reason why there is none.
@@ -40,16 +36,7 @@ def evaluate(
     from vidprune.runs import evaluate as run_evaluation
 
     config = flags.resolve_evaluation(
-        manifest=manifest,
-        out=out,
-        root=root,
-        manifest_format=manifest_format,
-        workers=workers,
-        timeout_s=timeout_s,
-        max_failed=max_failed,
-        store=store,
-        retry_failed=retry_failed,
-        limit=limit,
+        manifest=manifest, out=out, root=root, manifest_format=manifest_format, **asdict(evaluation)
     )
     with notice_to_leave(), video_progress("evaluating") as (on_start, on_row):
         report = run_evaluation(config, on_start=on_start, on_row=on_row)

@@ -137,31 +137,51 @@ class RunFlags:
         )
 
 
+@dataclass(frozen=True)
+class EvaluationFlags:
+    """What a verb that evaluates the videos of a manifest can be told of how; None where a flag was not given."""
+
+    workers: Workers = None
+    timeout_s: TimeoutS = None
+    max_failed: MaxFailed = None
+    store: Store = None
+    retry_failed: RetryFailed = None
+    limit: Limit = None
+
+
 def spread(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorates a verb whose parameter `flags: RunFlags` is to be flags of their own: typer reads one per parameter.
+    """Decorates a verb with parameters that are groups of flags, `RunFlags` or `EvaluationFlags`.
+
+    Typer reads one flag per parameter, so it is shown the fields of each group in the group's place.
 
     Args:
-        without: fields of `RunFlags` that mean nothing to the verb.
+        without: fields that mean nothing to the verb.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(RunFlags, include_extras=True)
-        names = [field.name for field in dataclasses.fields(RunFlags) if field.name not in without]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        spread_out = [inspect.Parameter(name, keyword, default=None, annotation=hints[name]) for name in names]
         own = inspect.signature(verb, eval_str=True).parameters.values()
-        parameters = [p for one in own for p in (spread_out if one.name == "flags" else [one])]
+        groups = {one.name: one.annotation for one in own if one.annotation in (RunFlags, EvaluationFlags)}
+        fields = {name: _parameters_of(group, without) for name, group in groups.items()}
+        parameters = [parameter for one in own for parameter in fields.get(one.name, [one])]
 
         @functools.wraps(verb)
         def called(**values: Any) -> None:
-            flags = RunFlags(**{name: values.pop(name) for name in names})
-            verb(**values, flags=flags)
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in fields[name]})
+            verb(**values)
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
     return decorate
+
+
+def _parameters_of(group: type, without: Collection[str]) -> list[inspect.Parameter]:
+    """The fields of a group of flags as parameters of a verb."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    hints = get_type_hints(group, include_extras=True)
+    return [inspect.Parameter(n, kind, default=None, annotation=hint) for n, hint in hints.items() if n not in without]
 
 
 def method_fields(name: str | None, options: list[str] | None = None, **fields: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from vidprune.cli import options as opt
 
 
+@opt.spread()
 def sweep(
     config: Annotated[str, typer.Argument(help="YAML file that lists models, methods, proposals and keep ratios.")],
     manifest: Annotated[str | None, typer.Option(help="A list of videos with labels, or class folders; demo.")] = None,
@@ -18,12 +20,8 @@ def sweep(
     manifest_format: opt.ManifestFormat = None,
     device: opt.Device = None,
     views_per_batch: opt.ViewsPerBatch = None,
-    workers: opt.Workers = None,
-    timeout_s: opt.TimeoutS = None,
-    max_failed: opt.MaxFailed = None,
-    store: opt.Store = None,
-    retry_failed: opt.RetryFailed = None,
-    limit: opt.Limit = None,
+    *,
+    evaluation: opt.EvaluationFlags,
     settings: opt.Settings = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -45,12 +43,7 @@ def sweep(
         "manifest_format": manifest_format,
         "device": device,
         "views_per_batch": views_per_batch,
-        "workers": workers,
-        "timeout_s": timeout_s,
-        "max_failed": max_failed,
-        "store": store,
-        "retry_failed": retry_failed,
-        "limit": limit,
+        **asdict(evaluation),
     }
     data = read_data(config) | {key: value for key, value in given.items() if value is not None}
     parsed = parse_sweep(apply_settings(data, settings or ()), source=config)
