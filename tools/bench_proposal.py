@@ -3,7 +3,8 @@
 python tools/bench_proposal.py --out results/proposal.csv
 
 Medians of wall time; run it on a quiet machine. The maps are compared before anything is timed; batch norms get random
-statistics first, so that folding is not trivial.
+statistics first, so that folding is not trivial. With --device cuda also with depthwise convolutions in the other
+memory order (`_PlainDepthwise` of vidprune/proposals/folding.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vidprune.profiling.measured_csv import write_measured
 from vidprune.profiling.timing import machine, median_ratio, time_in_turn
 from vidprune.proposals import create_proposal
 from vidprune.proposals.base import Proposal, clip_shape
+from vidprune.proposals.folding import fold_batch_norms
 from vidprune.proposals.nets3d import NetProposal
 from vidprune.proposals.shared_crops import SharedCrops
 from vidprune.proposals.treatment import resample
@@ -43,7 +45,10 @@ CASES = (  # name, input treatment, views, whether one pass per segment serves t
 
 @dataclass(frozen=True)
 class ProposalSpeed:
-    """One network: milliseconds per view of pytorchvideo's modules and of ours, and how far their maps are apart."""
+    """One network: milliseconds per view of pytorchvideo's modules and of ours, and how far their maps are apart.
+
+    `innermost_ms_per_view` is of ours with depthwise convolutions channels_last_3d: what runs on a CPU anyway.
+    """
 
     proposal: str
     treatment: str
@@ -53,6 +58,7 @@ class ProposalSpeed:
     ms_per_view: float
     ratio: float
     max_gap: float | None
+    innermost_ms_per_view: float | None
 
 
 def plan_of(name: str, views: int) -> ViewPlan:
@@ -86,37 +92,55 @@ def as_pytorchvideo(proposal: NetProposal) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def measure(name: str, treatment: str, views: int, shared: bool, rounds: int) -> ProposalSpeed:
+def measure(name: str, treatment: str, views: int, shared: bool, args: argparse.Namespace) -> ProposalSpeed:
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     plan = plan_of(name, views)
     video = noise(plan)
-    clips = cut_views(video, plan)
+    clips = cut_views(video, plan, device=device, dtype=dtype)
     shipped = create_proposal(name, input_treatment=treatment)
     assert isinstance(shipped, NetProposal)
     randomise_norms(shipped.features)
+    shipped = shipped.to(device, dtype)
     plain = as_pytorchvideo(shipped)
-    ours = _shared_pass(shipped, video, plan) if shared else lambda: shipped(clips)
+    ours = _shared_pass(shipped, video, plan, clips) if shared else lambda: shipped(clips)
+    ways = {"plain": lambda: plain(clips), "ours": ours}
+    if device.type == "cuda" and not shared:
+        ways["innermost"] = _innermost(shipped, clips)
     with torch.inference_mode():  # from here on: a network that is made in inference mode runs unfolded
         expected = plain(clips)
         gap = ((shipped(clips) - expected).abs().max() / expected.abs().max()).item()
-        seconds = time_in_turn({"plain": lambda: plain(clips), "ours": ours}, rounds=rounds)
-    before, after = (1e3 * statistics.median(seconds[way]) / views for way in ("plain", "ours"))
+        seconds = time_in_turn(ways, rounds=args.rounds, warm_up=3, device=args.device)
+    ms = {way: 1e3 * statistics.median(seconds[way]) / views for way in ways}
     ratio = median_ratio(seconds["plain"], seconds["ours"])
-    return ProposalSpeed(name, treatment, views, shared, before, after, ratio, None if shared else gap)
+    gap_if_alike = None if shared else gap
+    return ProposalSpeed(
+        name, treatment, views, shared, ms["plain"], ms["ours"], ratio, gap_if_alike, ms.get("innermost")
+    )
 
 
-def _shared_pass(net: Proposal, video: VideoFrames, plan: ViewPlan) -> Callable[[], Tensor]:
+def _innermost(net: NetProposal, clips: Tensor) -> Callable[[], Tensor]:
+    """Our pass with depthwise convolutions channels_last_3d."""
+    folded = fold_batch_norms(net.features, depthwise_innermost=True)
+    size = net.input_size(clip_shape(clips))
+    return lambda: folded(net.prepare(clips, size)).mean(dim=1, dtype=torch.float32)
+
+
+def _shared_pass(net: Proposal, video: VideoFrames, plan: ViewPlan, like: Tensor) -> Callable[[], Tensor]:
     grid = TokenGrid(plan.num_frames // 2, plan.crop_size // 16, plan.crop_size // 16)
     shared = SharedCrops(net)
-    return lambda: shared.view_maps(video, plan, grid=grid, device=torch.device("cpu"), dtype=torch.float32)
+    return lambda: shared.view_maps(video, plan, grid=grid, device=like.device, dtype=like.dtype)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     args = parser.parse_args()
-    rows = [measure(*case, args.rounds) for case in CASES]
-    write_measured(args.out, rows, command=["python", "tools/bench_proposal.py", *sys.argv[1:]], machine=machine("cpu"))
+    rows = [measure(*case, args) for case in CASES]
+    command = ["python", "tools/bench_proposal.py", *sys.argv[1:]]
+    write_measured(args.out, rows, command=command, machine=machine(args.device))
     for row in rows:
         print(row)
 

@@ -82,9 +82,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--num-videos", type=int, default=64)
     parser.add_argument("--views-per-batch", type=int)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    run = RunConfig(model=ModelConfig(args.model), device=args.device, dtype=args.dtype)
+    run = RunConfig(model=ModelConfig(args.model), device=args.device, dtype=args.dtype, compile=args.compile)
     models = build_models(run, args.method or ["papr keep_ratio=.3"])
     plan = build_views(run, models["dense"])
     clips = [args.clips[i % len(args.clips)] for i in range(args.num_videos)]

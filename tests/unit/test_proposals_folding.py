@@ -47,6 +47,24 @@ def test_equal_maps_without_batch_norms(name: str) -> None:
     assert calls["norms"] > 0
 
 
+@pytest.mark.parametrize("name", ["x3d_s", "slowonly_r50"])
+def test_depthwise_convolutions_give_the_same_in_either_order(name: str) -> None:
+    proposal = with_own_norms(create_proposal(name, input_treatment="native"))
+    orders: dict[bool, list[bool]] = {True: [], False: []}  # whether each depthwise input has channels innermost
+    maps = {}
+    for innermost, seen in orders.items():
+        folded = fold_batch_norms(proposal.features, depthwise_innermost=innermost)
+        for module in folded.modules():
+            if isinstance(module, nn.Conv3d) and module.groups > 1:
+                note = lambda _, x, seen=seen: seen.append(x[0].is_contiguous(memory_format=torch.channels_last_3d))  # noqa: E731
+                module.register_forward_pre_hook(note)
+        maps[innermost] = folded(CLIP.contiguous(memory_format=torch.channels_last_3d))
+        assert maps[innermost].is_contiguous(memory_format=torch.channels_last_3d)
+    assert_equal_maps(maps[False].mean(dim=1), maps[True].mean(dim=1))
+    num_depthwise = 27 if name == "x3d_s" else 0  # X3D's stem in time and one in each of its 26 blocks
+    assert orders == {True: [True] * num_depthwise, False: [False] * num_depthwise}
+
+
 def test_the_copy_is_in_no_state_dict_and_saves_load_again() -> None:
     proposal, built = (with_own_norms(create_proposal("x3d_tiny", fast=fast), seed=3) for fast in (True, False))
     proposal(CLIP)

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fold_batch_norms(net: nn.Module) -> nn.Module:
+def fold_batch_norms(net: nn.Module, *, depthwise_innermost: bool | None = None) -> nn.Module:
     """A copy of `net`, in eval mode, whose 3-D convolutions do the work of the batch norms behind them.
 
     The norm of W * x, scaled by g / sqrt(v + e) and shifted, is itself a convolution. It is folded where nothing else
     reads the convolution's output. What looks at one pixel or one frame at a time is run as such (`_PerPixel`,
-    `_PerFrame`); the other weights lie channels_last_3d.
+    `_PerFrame`); the other weights lie channels_last_3d, but for depthwise ones on a GPU (`_PlainDepthwise`).
+
+    Args:
+        depthwise_innermost: depthwise convolutions lie channels_last_3d too; None means on a CPU.
     """
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     exact = torch.promote_types(dtype, torch.float32)  # half precision is for the result
@@ -44,8 +47,14 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv3d) and (simple := _without_time(module)) is not None:
             folded.set_submodule(name, simple)
     folded = folded.to(dtype).requires_grad_(False)
-    for module in folded.modules():
-        if isinstance(module, nn.Conv3d):
+    if depthwise_innermost is None:
+        depthwise_innermost = not any(p.is_cuda for p in net.parameters())
+    for name, module in list(folded.named_modules()):
+        if not isinstance(module, nn.Conv3d):
+            continue
+        if module.groups == module.in_channels > 1 and not depthwise_innermost:
+            folded.set_submodule(name, _PlainDepthwise(module))
+        else:
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stub lacks it
     return folded
 
@@ -87,6 +96,22 @@ class _PerFrame(nn.Module):
         frames = x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)  # [B T, C, H, W], channels_last: a view
         frames = F.conv2d(frames, self.weight, self.bias, self.stride, self.padding)
         return frames.permute(0, 2, 3, 1).unflatten(0, (x.shape[0], -1)).permute(0, 4, 1, 2, 3)
+
+
+class _PlainDepthwise(nn.Module):
+    """A depthwise 3-D convolution in PyTorch's default memory order, between tensors with channels innermost.
+
+    On CUDA PyTorch has a kernel of its own for that order alone; with channels innermost it hands the convolution to
+    cuDNN, as one of as many groups as channels. `tools/bench_proposal.py --device cuda` times both.
+    """
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x.contiguous())
+        return y.contiguous(memory_format=torch.channels_last_3d)
 
 
 class FoldedNet:
