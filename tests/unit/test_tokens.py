@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vidprune.errors import ConfigError
 from vidprune.tokens.reduce import gather_tokens
 from vidprune.tokens.resize import map_to_scores
-from vidprune.tokens.rounding import ceil_count, check_ratio, floor_count
+from vidprune.tokens.rounding import ceil_count, check_ratio, floor_count, round_count
 from vidprune.tokens.select import keep_mask, top_k_index
 from vidprune.types import TokenGrid
 
@@ -34,6 +34,7 @@ def test_counts_equal_exact_rational_arithmetic(total: int, thousandths: int) ->
     exact = Fraction(thousandths, 1000) * total
     assert floor_count(total, thousandths / 1000) == max(1, math.floor(exact))
     assert ceil_count(total, thousandths / 1000) == max(1, math.ceil(exact))
+    assert round_count(total, thousandths / 1000) == max(1, round(exact)), "halves to the even one"
 
 
 def test_counts_where_binary_floats_surprise() -> None:
@@ -42,8 +43,9 @@ def test_counts_where_binary_floats_surprise() -> None:
     assert floor_count(100, 0.57) == 57
     assert ceil_count(100, 0.55) == 55
     assert ceil_count(100, 0.07) == 7
-    assert floor_count(3, 1 / 3) == 1
-    assert floor_count(1568, 1e-6) == 1, "one token always stays"
+    assert floor_count(6, 1 / 3) == 2
+    assert ceil_count(6, 5 / 6) == 5
+    assert floor_count(1568, 1e-6) == ceil_count(5, 1e-12) == 1, "one token always stays"
 
 
 @pytest.mark.parametrize("ratio", [0, -0.1, 1.0001, float("nan"), float("inf"), True, "0.5", None])
@@ -67,6 +69,7 @@ def test_top_k_equals_python_sort(batch: int, num_tokens: int, data: st.DataObje
 def test_top_k_never_keeps_nan_before_a_number() -> None:
     scores = torch.tensor([[float("nan"), -5.0, float("nan"), 1.0, float("-inf")]])
     assert top_k_index(scores, 2).tolist() == [[1, 3]]
+    assert top_k_index(scores, 3).tolist() == [[1, 3, 4]], "minus infinity is a number"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -87,6 +90,7 @@ def test_gather_tokens_equals_numpy_and_round_trips(num_prefix: int) -> None:
     mask = keep_mask(kept, 20)
     assert mask.sum(1).tolist() == [7, 7, 7]
     assert torch.equal(mask.nonzero()[:, 1].view(3, 7), kept)
+    assert keep_mask(torch.tensor([[0, 2], [1, -1]]), 3).tolist() == [[True, False, True], [False, True, False]]
 
 
 def _axis_weights(size_in: int, size_out: int, align_corners: bool) -> np.ndarray:
@@ -104,13 +108,18 @@ def _axis_weights(size_in: int, size_out: int, align_corners: bool) -> np.ndarra
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("shape", [(8, 5, 5), (16, 7, 7), (4, 9, 6), (1, 7, 7)])
-def test_map_to_scores_equals_separable_linear_interpolation(shape: tuple[int, int, int], align_corners: bool) -> None:
-    grid = TokenGrid(8, 14, 14)
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((8, 5, 5), 8), ((16, 7, 7), 8), ((4, 9, 6), 8), ((1, 7, 7), 8), ((4, 9, 6), 1)]
+)
+def test_map_to_scores_equals_separable_linear_interpolation(
+    shape: tuple[int, int, int], steps: int, align_corners: bool
+) -> None:
+    grid = TokenGrid(steps, 14, 14)
     proposal_map = np.random.default_rng(1).normal(size=(2, *shape))
     t, h, w = (_axis_weights(i, o, align_corners) for i, o in zip(shape, grid.shape, strict=True))
     expected = np.einsum("ta,hb,wc,nabc->nthw", t, h, w, proposal_map).reshape(2, -1)
     scores = map_to_scores(torch.from_numpy(proposal_map), grid, align_corners)
+    assert scores.dtype == torch.float32
     np.testing.assert_allclose(scores.numpy(), expected, atol=1e-5)
 
 

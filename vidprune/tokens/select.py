@@ -23,7 +23,7 @@ def top_k_index(scores: Tensor, num_kept: int) -> Tensor:
 
 def best_first(scores: Tensor) -> Tensor:
     """int64 [B, N], positions from the highest score to the lowest; equal ones ascending, NaN last."""
-    scores = scores.float().nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
+    scores = scores.float().nan_to_num(nan=float("-inf"))  # what was minus infinity becomes the lowest finite number
     return torch.sort(scores, dim=1, descending=True, stable=True).indices
 
 
