@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -78,3 +79,27 @@ def test_a_name_that_is_too_long_is_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     with pytest.raises(VideoDecodeError, match="a link that leads to no file"):
         read_frames(tmp_path / "loop.mp4", [0])
+
+
+def damaged(whole: Path, path: Path, seed: int) -> Path:
+    """A copy with flipped bits in three packets, none of them a key frame's; which ones depends on the seed."""
+    with av.open(str(whole)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size and not p.is_keyframe]
+    rng = np.random.default_rng(seed)
+    data = bytearray(whole.read_bytes())
+    for position, size in [places[i] for i in rng.choice(len(places), 3, replace=False)]:
+        data[position + size // 3 + int(rng.integers(size // 2))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_file_gives_the_frames_of_plain_decoding_and_says_it_is_damaged(tmp_path: Path, seed: int) -> None:
+    """FFmpeg hides much damage without an error, and how it does so may depend on frames that need not be decoded."""
+    path = damaged(write_video(tmp_path / "whole.mp4"), tmp_path / "damaged.mp4", seed)
+    fast, plain = (read_frames(path, range(0, 60, 4), fast=fast) for fast in (True, False))
+    np.testing.assert_array_equal(fast.frames, plain.frames)
+    np.testing.assert_array_equal(fast.filled, plain.filled)
+    assert plain.num_errors > 0
+    changed = (plain.frames != read_frames(tmp_path / "whole.mp4", range(0, 60, 4)).frames).any()
+    assert fast.num_errors > 0 or not changed

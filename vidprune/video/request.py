@@ -38,7 +38,8 @@ class DecodeStats:
         packets: compressed packets of the video stream.
         decoded: frames that came out of the decoder, over all passes.
         converted: frames that were turned into RGB, unless planes were asked for, and resized.
-        passes: times the packets went through the decoder (more than 1 only where packets and frames do not pair up).
+        passes: times the packets went through the decoder (more than 1 only where the file is damaged, or where packets
+            and frames do not pair up).
         matched_by: "pts" (selective decoding) or "count" (every frame decoded and counted).
     """
 

@@ -8,6 +8,8 @@ decoding:
   that no other frame refers to (most B frames). This changes no pixel of the wanted ones and saves 14 to 29 % of the
   CPU time on real H.264 clips (results/decode.csv; nothing where there are no B frames). Only wanted frames are
   converted.
+  A file that turns out damaged is decoded again without skipping: how a decoder patches up a damaged frame may depend on
+  any frame it has seen, and the result must be that of plain decoding.
 - Matched by count: where pts are missing or repeat, or where packets and frames do not pair up one to one (checked on
   the first frames), every frame is decoded and counted, as a plain sequential decode would.
 """
@@ -60,7 +62,8 @@ def read(path: Path, request: FrameRequest) -> VideoFrames:
         buffer, total = reader.by_pts() or reader.by_count()
         fps = float(stream.average_rate or 0)
     motion = None if reader.motion is None else reader.motion.finish()
-    return buffer.finish(path, total, num_errors + reader.num_errors, fps, "pyav", motion)
+    num_errors += reader.num_errors + reader.num_concealed
+    return buffer.finish(path, total, num_errors, fps, "pyav", motion)
 
 
 @cache
@@ -111,7 +114,8 @@ class _Reader:
     request: FrameRequest
     context: Any
     packets: list[Any]
-    num_errors: int = 0
+    num_errors: int = 0  # packets that the decoder refused, in the last pass
+    num_concealed: int = 0  # frames that it handed out with damaged parts patched up from their surroundings
     # One for all frames: each frame's own would set its conversion up anew, 7 to 15 % of the CPU time of small videos.
     converter: VideoReformatter = field(default_factory=VideoReformatter)
     motion: MotionRecorder | None = None
@@ -133,10 +137,17 @@ class _Reader:
             return None
         wanted = self.request.choose(len(order))
         check_range(wanted, len(order), self.path)
+        may_skip = self.request.fast and self.context.name in SKIPPABLE_CODECS
+        buffer = self._pass_by_pts(order, wanted, may_skip)
+        if may_skip and self.num_errors + self.num_concealed:
+            buffer = self._pass_by_pts(order, wanted, may_skip=False)
+        return None if buffer is None else (buffer, len(order))
+
+    def _pass_by_pts(self, order: list[int], wanted: np.ndarray, may_skip: bool) -> FrameBuffer | None:
+        """The wanted frames, found by their place in `order`; None if packets and frames do not pair up."""
         rows = {order[number]: row for row, number in enumerate(wanted)}
         buffer = FrameBuffer(wanted, self.request)
         self._start_pass("pts", len(wanted))
-        may_skip = self.request.fast and self.context.name in SKIPPABLE_CODECS
         for place, frame in enumerate(self._decode(rows, may_skip)):
             # An interlaced frame may be two packets, one for each field.
             pairs_up = [frame.pts] == order[place : place + 1] and not frame.interlaced_frame
@@ -147,9 +158,7 @@ class _Reader:
                 self._store(buffer, row, frame)
             if self.motion is not None:
                 self.motion.take(row, bisect_left(order, frame.pts), frame)
-        if self.num_errors == 0 and not buffer.decoded.all():
-            return None
-        return buffer, len(order)
+        return None if self.num_errors == 0 and not buffer.decoded.all() else buffer
 
     def by_count(self) -> tuple[FrameBuffer, int]:
         """Decode every frame and match by its place in the output order. Returns the buffer and the frame count."""
@@ -180,11 +189,11 @@ class _Reader:
             self.context.flush_buffers()
         stats.passes += 1
         stats.matched_by = matched_by
-        self.num_errors = 0
+        self.num_errors = self.num_concealed = 0
         self.motion = MotionRecorder(num_wanted) if self.request.motion else None
 
     def _decode(self, rows: dict[int, int], may_skip: bool) -> Iterator[Any]:
-        """Decoded frames in presentation order. Damaged packets are counted and passed over."""
+        """Decoded frames in presentation order. Damage is counted, and a packet that cannot be decoded passed over."""
         context, stats, start = self.context, self.request.stats, self.request.stats.decoded
         context.skip_frame = "DEFAULT"
         for packet in [*self.packets, None]:  # None flushes
@@ -198,6 +207,7 @@ class _Reader:
                 continue
             for frame in frames:
                 stats.decoded += 1
+                self.num_concealed += frame.is_corrupt
                 yield frame
 
     def _store(self, buffer: FrameBuffer, row: int, frame: Any) -> None:
