@@ -43,7 +43,7 @@ class VideoFrames:
             number.
         frame_numbers: int64 [F], the source frame number of each row (presentation order, 0-based).
         num_frames_total: how many frames the file presents, edit lists applied.
-        num_errors: packets that failed to decode.
+        num_errors: packets that failed to decode, and frames whose damaged parts the decoder patched up.
         num_filled: requested frames that could not be decoded and repeat the nearest decoded frame.
         filled: bool [F], which rows those are.
         fps: average frame rate, 0.0 when the file does not say.
@@ -100,7 +100,7 @@ class VideoPrediction:
         kept_index: int64 [V, K] kept tokens per view in ascending order, or None for a dense model. Where a method's
             count depends on the input, rows are padded with -1 at the end.
         num_tokens: tokens per view before pruning.
-        num_errors: packets of the file that failed to decode.
+        num_errors: packets of the file that failed to decode, and frames that the decoder patched up.
         num_filled: frames filled in from their nearest neighbour.
     """
 

@@ -93,7 +93,7 @@ def _print_row(row: dict[str, Any]) -> None:
     from vidprune.cli.screen import console
 
     screen = console()
-    note = f"  [yellow]{row['num_errors']} damaged packets, {row['num_filled']} frames filled in[/]"
+    note = f"  [yellow]{row['num_errors']} damaged packets or frames, {row['num_filled']} frames filled in[/]"
     damaged = row["num_errors"] or row["num_filled"]
     screen.print(f"[bold]{escape(row['path'])}[/]  {row['seconds']:.1f} s{note if damaged else ''}", soft_wrap=True)
     for rank, score in enumerate(row["top"], start=1):

@@ -61,7 +61,7 @@ class Row:
         view_logits: float32 [V * classes], view after view; None where the store keeps probs, or on failure.
         probs: float32 [classes], or None where the store keeps logits, or on failure.
         num_kept: tokens per view that are left at the end.
-        num_errors: damaged packets; `num_filled`: frames filled in from their nearest neighbour.
+        num_errors: damaged packets and frames; `num_filled`: frames filled in from their nearest neighbour.
         decode_s, model_s: seconds in the decoder, and this video's share of its batch.
         error: why there is no prediction; None where there is one.
     """
