@@ -50,9 +50,9 @@ def read_frames(
         fast: False decodes every frame and sets up the conversion of each anew, for comparison (pyav only).
 
     Returns:
-        The frames. A damaged file gives what it has, as plain decoding would: `num_errors` counts the packets that could
-        not be decoded and the frames that the decoder patched up (of those it had to decode), and a wanted frame that
-        did not come out repeats the nearest wanted frame that did (`filled`).
+        The frames. A damaged file gives what it has, as plain decoding would: `num_errors` counts the packets that
+        could not be decoded and the frames that the decoder patched up (of those it had to decode), and a wanted frame
+        that did not come out repeats the nearest wanted frame that did (`filled`).
 
     Raises:
         VideoDecodeError: the file is missing, unreadable or has no decodable video, or no motion vectors to collect.

@@ -8,8 +8,8 @@ decoding:
   that no other frame refers to (most B frames). This changes no pixel of the wanted ones and saves 14 to 29 % of the
   CPU time on real H.264 clips (results/decode.csv; nothing where there are no B frames). Only wanted frames are
   converted.
-  A file that turns out damaged is decoded again without skipping: how a decoder patches up a damaged frame may depend on
-  any frame it has seen, and the result must be that of plain decoding.
+  A file that turns out damaged is decoded again without skipping: how a decoder patches up a damaged frame may depend
+  on any frame it has seen, and the result must be that of plain decoding.
 - Matched by count: where pts are missing or repeat, or where packets and frames do not pair up one to one (checked on
   the first frames), every frame is decoded and counted, as a plain sequential decode would.
 """
