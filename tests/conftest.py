@@ -29,3 +29,13 @@ def real_videos() -> Path:
     if not REAL_VIDEOS.is_dir():
         pytest.skip(f"no real clips at {REAL_VIDEOS}")
     return REAL_VIDEOS
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` are skipped where there is none, or fail if there ought to be one."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        (pytest.fail if os.environ.get("VIDPRUNE_REQUIRE_GPU") == "1" else pytest.skip)("no CUDA device")

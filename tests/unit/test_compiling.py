@@ -177,7 +177,7 @@ def test_the_config_compiles() -> None:
     assert RunConfig(compile=True).compile
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_one_cuda_graph_gives_the_same_and_results_stay() -> None:
     model, clips = clip_model("chain")
     assert isinstance(model, PrunedViT)

@@ -162,7 +162,7 @@ def test_flops_tell_what_is_skipped_and_count_as_papers_do() -> None:
     assert flops(prune(make_host("VideoMAE"), ToMe(2))).skipped_embedding_gmacs == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu() -> None:
     pruned = prune(make_host("VideoMAE"), Random(0.5)).cuda()
     pixels = pixels_for(pruned.host).cuda()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -246,8 +245,6 @@ def test_frame_difference_needs_two_frames_and_takes_any_grid() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CONTROLS)
 def test_the_device_neither_waits_nor_changes_the_choice(name: str) -> None:
-    if not torch.cuda.is_available():
-        (pytest.fail if os.environ.get("VIDPRUNE_REQUIRE_GPU") == "1" else pytest.skip)("no CUDA device")
     clip = make_clip(0, batch=3)
     proposal = create_proposal(name)
     on_device = clip.cuda()

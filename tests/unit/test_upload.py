@@ -111,7 +111,7 @@ def test_an_error_of_the_upload_reaches_the_reader() -> None:
         list(decode_all(made_up, [(0, "v0")], workers=1, timeout_s=60, prepare=prepare))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_rows_are_equal_bit_for_bit(tmp_path: Path) -> None:
     model = tiny_model().cuda()
     uploaded = uploader_for(model, RunnerSettings())(made_up("v0"))
