@@ -25,7 +25,8 @@ def mass_count(scores: Tensor, share: float) -> Tensor:
     if share >= 1.0:
         return torch.full((len(scores),), num_tokens, device=scores.device)
     ordered = scores.double().sort(dim=1, descending=True).values  # float32 sums of many terms miss their total
-    reached = ordered.cumsum(dim=1) / ordered.sum(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    total = ordered.sum(dim=1, keepdim=True)
+    reached = ordered.cumsum(dim=1) / total.where(total > 0, 1.0)
     # A sum that misses the share by rounding alone has reached it: 7 of 10 equal tokens hold 0.7.
     return ((reached < share - 1e-9).sum(dim=1) + 1).clamp(max=num_tokens)
 
