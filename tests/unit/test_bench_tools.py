@@ -1,6 +1,9 @@
-"""The arithmetic of the extrapolation and of the growth table."""
+"""The arithmetic of the extrapolation, of the growth table and of the goals for a GPU."""
 
 from __future__ import annotations
+
+import argparse
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,43 @@ def test_a_profile_adds_up_to_the_whole_pass() -> None:
         assert sum(share.ms for share in shares.values()) == pytest.approx(whole.ms)
         assert ("proposal" in shares) == ("embedding of all patches" not in shares) == (model is not host)
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_goals_are_set_against_the_best_figure_that_was_written(tmp_path: Path) -> None:
+    gpu = tool("measure_gpu")
+    rows = "dense,,\npapr keep_ratio=.3,0.93,5.0\npapr keep_ratio=.3 shared_crops=true,0.98,7.0\nrandom,1.0,1.0\n"
+    (tmp_path / "a.csv").write_text(f"# command\n# machine\nname,share,minutes\n{rows}")
+    share = gpu.Goal("share", ("a.csv", "absent.csv"), "share", 0.97, True, "papr")
+    minutes = gpu.Goal("minutes", ("a.csv",), "minutes", 4.0, False, "papr")
+    unknown = gpu.Goal("unknown", ("absent.csv",), "share", 0.97, True, "papr")
+    assert gpu.figure(share, tmp_path) == (0.98, "papr keep_ratio=.3 shared_crops=true", "a.csv")
+    assert gpu.table([share, minutes, unknown], tmp_path).splitlines()[2:] == [
+        "| share | at least 0.97 | 0.98 | papr keep_ratio=.3 shared_crops=true | a.csv | met |",
+        "| minutes | at most 4 | 5 | papr keep_ratio=.3 | a.csv | short |",
+        "| unknown | at least 0.97 | not measured | | absent.csv | open |",
+    ]
+
+
+def test_every_goal_for_a_gpu_has_a_step_that_writes_its_files() -> None:
+    gpu = tool("measure_gpu")
+    args = argparse.Namespace(
+        clips=[Path("clip.mp4")], device="cuda", dtype="bfloat16", workers=16, base="videomae_base", large="large"
+    )
+    written = {step.file for step in gpu.steps(args)}
+    assert {file for goal in gpu.GOALS for file in goal.files} <= written
+    assert all(step.command[-1] == step.file for step in gpu.steps(args) if step.file is not None)
+
+
+def test_a_step_that_fails_takes_no_other_with_it_and_one_that_is_done_is_not_done_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gpu = tool("measure_gpu")
+    write = "import sys; open(sys.argv[1], 'a').write('x')"
+    gpu.run(gpu.Step(("python3", "-c", "raise SystemExit(3)")), tmp_path)
+    for _ in range(2):
+        gpu.run(gpu.Step(("python3", "-c", write, "a.csv"), "a.csv"), tmp_path)
+    said = capfd.readouterr().out
+    assert (tmp_path / "a.csv").read_text() == "x"
+    assert "failed (3)" in said
+    assert said.count("-- done") == 1
+    assert said.count("there already: a.csv") == 1
