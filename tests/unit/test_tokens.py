@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vidprune.errors import ConfigError
 from vidprune.tokens.reduce import gather_tokens
-from vidprune.tokens.resize import map_to_scores
+from vidprune.tokens.resize import map_to_scores, maps_of_frames
 from vidprune.tokens.rounding import ceil_count, check_ratio, floor_count, round_count
 from vidprune.tokens.select import keep_mask, top_k_index
 from vidprune.types import TokenGrid
@@ -134,6 +134,14 @@ def test_map_to_scores_of_an_image_is_bicubic_and_hits_the_corners() -> None:
 def test_map_already_on_the_token_grid_is_taken_as_it_is() -> None:
     proposal_map = torch.randn(2, 4, 7, 7)
     assert torch.equal(map_to_scores(proposal_map, TokenGrid(4, 7, 7)), proposal_map.flatten(1))
+
+
+def test_maps_of_frames_are_linear_in_time_and_otherwise_untouched() -> None:
+    clips = np.random.default_rng(2).normal(size=(2, 3, 4, 5))
+    frames = maps_of_frames(torch.from_numpy(clips), 6)
+    expected = np.einsum("fa,nahw->nfhw", _axis_weights(3, 6, align_corners=True), clips).reshape(12, 1, 4, 5)
+    np.testing.assert_allclose(frames.numpy(), expected, atol=1e-6)
+    assert torch.equal(maps_of_frames(torch.from_numpy(clips), 3), torch.from_numpy(clips).reshape(6, 1, 4, 5))
 
 
 def test_a_planted_hot_cell_keeps_its_own_tokens() -> None:

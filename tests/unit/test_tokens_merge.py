@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -122,12 +124,23 @@ def test_following_moves_equals_tracking_sets(seed: int) -> None:
     assert assignment[0].tolist() == expected
 
 
+@pytest.mark.parametrize("merge", [merge_mean, merge_mlerp])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_merges_like_single(dtype: torch.dtype) -> None:
+def test_half_precision_merges_like_single(dtype: torch.dtype, merge: Callable) -> None:
     tokens = (random_tokens(2, 40) * 100).to(dtype)
     sizes = torch.full((2, 40), 900.0)  # size times token leaves float16's range
-    move = bipartite_match(tokens, 20)
-    merged, _ = merge_mean(tokens, sizes, move)
-    expected, _ = merge_mean(tokens.float(), sizes, move)
+    move, same = bipartite_match(tokens, 20), bipartite_match(tokens.float(), 20)
+    assert torch.equal(move.kept, same.kept)
+    assert torch.equal(move.host, same.host)
+    merged, _ = merge(tokens, sizes, move)
+    expected, _ = merge(tokens.float(), sizes, move)
     assert merged.dtype == dtype
     torch.testing.assert_close(merged, expected.to(dtype))
+
+
+@pytest.mark.parametrize("merge", [merge_mean, merge_mlerp])
+def test_where_nothing_joins_tokens_are_gathered(merge: Callable) -> None:
+    tokens, sizes = random_tokens(1, 5), torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    merged, new_sizes = merge(tokens, sizes, Move(torch.tensor([[3, 0]])))
+    torch.testing.assert_close(merged, tokens[:, [3, 0]], rtol=1e-6, atol=1e-6)
+    assert new_sizes.tolist() == [[4.0, 1.0]]

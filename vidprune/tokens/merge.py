@@ -77,7 +77,8 @@ def merge_mlerp(tokens: Tensor, sizes: Tensor, move: Move) -> tuple[Tensor, Tens
     norms = tokens.float().norm(dim=-1)  # [B, K]
     largest = norms.gather(1, move.kept).scatter_reduce(1, move.host, norms.gather(1, move.joined), reduce="amax")
     rescaled = F.normalize(mean.float(), dim=-1) * largest.unsqueeze(-1)
-    return torch.where(has_guests(move).unsqueeze(-1), rescaled.to(tokens.dtype), own), new_sizes
+    has_guests = torch.zeros_like(move.kept, dtype=torch.bool).scatter(1, move.host, True)  # [B, K']
+    return torch.where(has_guests.unsqueeze(-1), rescaled.to(tokens.dtype), own), new_sizes
 
 
 def merged_sizes(sizes: Tensor, move: Move) -> Tensor:
@@ -86,12 +87,6 @@ def merged_sizes(sizes: Tensor, move: Move) -> Tensor:
     if move.joined is None or move.host is None:
         return new_sizes
     return new_sizes.scatter_add(1, move.host, sizes.gather(1, move.joined))
-
-
-def has_guests(move: Move) -> Tensor:
-    """bool [B, K'], True for new tokens that others went into."""
-    guests = torch.zeros_like(move.kept, dtype=torch.bool)
-    return guests if move.host is None else guests.scatter(1, move.host, True)
 
 
 def _expand(index: Tensor, tokens: Tensor) -> Tensor:
