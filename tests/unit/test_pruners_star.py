@@ -17,11 +17,9 @@ from vidprune.compat import ensure_torchvision
 from vidprune.errors import ConfigError
 from vidprune.profiling.flops import flops
 from vidprune.pruners.base import HostInfo
-from vidprune.pruners.calibration import Calibration, load_calibration
+from vidprune.pruners.calibration import Calibration
 from vidprune.pruners.star import STAR, AdaptiveSTAR, retention_rates
 from vidprune.pruning import host_info, prune
-from vidprune.tokens.fusion import fuse_scores
-from vidprune.tokens.mass import mass_count
 from vidprune.types import TokenGrid
 
 ensure_torchvision()
@@ -115,40 +113,6 @@ def test_schedules_come_from_the_calibration_a_list_or_neither() -> None:
         STAR(0.7, schedule=[1, 2, 3]).build(DEIT)
 
 
-# --- fusion
-
-
-def test_fusion_golden() -> None:
-    fused = fuse_scores(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5]), 0.15)
-    torch.testing.assert_close(fused, torch.tensor([0.237726, 0.310797, 0.451476]).double(), atol=1e-6, rtol=0)
-
-
-def test_fusion_minimises_the_weighted_divergence() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        intra, inter = rng.dirichlet(np.ones(6), size=2)
-        alpha = rng.uniform()
-
-        def objective(p: np.ndarray, intra: np.ndarray = intra, inter: np.ndarray = inter, a: float = alpha) -> float:
-            return float(np.sum(p * (np.log(p) - a * np.log(intra) - (1 - a) * np.log(inter))))
-
-        best = fuse_scores(torch.from_numpy(intra), torch.from_numpy(inter), alpha).numpy()
-        assert best.sum() == pytest.approx(1)
-        for scale in (1e-3, 1e-1, 1.0):
-            other = best * np.exp(scale * rng.standard_normal((50, 6)))
-            assert all(objective(p / p.sum()) >= objective(best) - 1e-12 for p in other)
-
-
-def test_fusion_at_its_ends_and_with_zeros() -> None:
-    intra, inter = torch.rand(3, 5), torch.rand(3, 5)
-    inter[:, 2] = 0
-    torch.testing.assert_close(fuse_scores(intra, inter, 1.0), (intra / intra.sum(1, keepdim=True)).double())
-    torch.testing.assert_close(fuse_scores(intra, inter, 0.0), (inter / inter.sum(1, keepdim=True)).double())
-    torch.testing.assert_close(fuse_scores(7 * intra, inter / 9, 0.3), fuse_scores(intra, inter, 0.3))
-    assert fuse_scores(intra, inter, 0.3)[:, 2].tolist() == [0, 0, 0]
-    assert fuse_scores(torch.zeros(1, 4), inter[:1, :4], 0.5).tolist() == [[0, 0, 0, 0]]  # no NaN
-
-
 # --- what is kept
 
 
@@ -232,30 +196,6 @@ def test_permuting_the_places_permutes_what_is_kept() -> None:
 # --- a-STAR's count
 
 
-def test_mass_count_golden() -> None:
-    pmf = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.05]], dtype=torch.float64)
-    assert [int(mass_count(pmf, p)) for p in (0.3, 0.4, 0.5, 0.7, 0.85, 0.99)] == [1, 1, 2, 2, 3, 5]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30).filter(any), st.floats(0.01, 1))
-def test_mass_count_is_the_smallest_set_and_at_most_the_fixed_count(scores: list[float], share: float) -> None:
-    count = int(mass_count(torch.tensor([scores], dtype=torch.float64), share))
-    ordered = np.sort(np.array(scores))[::-1]
-    reached = np.cumsum(ordered) / ordered.sum()
-    assert 1 <= count <= np.ceil(share * len(scores) - 1e-9)
-    assert share == 1 or reached[count - 1] >= share - 2e-9
-    assert count == 1 or share == 1 or reached[count - 2] < share
-    assert count <= int(mass_count(torch.tensor([scores], dtype=torch.float64), min(1.0, share + 0.1)))
-
-
-def test_mass_count_of_flat_and_peaked_scores() -> None:
-    for share in (0.1, 0.3, 0.55, 0.7, 0.999):
-        assert int(mass_count(torch.ones(1, 100), share)) == int(np.ceil(round(share * 100, 9)))
-        assert int(mass_count(torch.eye(1, 50), share)) == 1
-    rng = torch.Generator().manual_seed(0)
-    assert (mass_count(torch.rand(500, 197, generator=rng), 1.0) == 197).all()  # no running sum that misses 1
-
-
 @pytest.mark.parametrize("host_name", FEW_HOSTS)
 def test_adaptive_star_is_the_same_alone_and_keeps_no_more_than_star(host_name: str) -> None:
     host = make_host(host_name)
@@ -319,64 +259,6 @@ def test_notes_say_what_stands_in_for_what() -> None:
     assert "blocks 1 gives rates clipped" in prune(plain, STAR(0.7, calibration=clipped)).notes()[0]
     with pytest.raises(ConfigError, match="needs a class token"):
         prune(host, STAR(0.7, score="class"))
-
-
-# --- the file
-
-
-def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
-    saved = Calibration(np.random.rand(3, 16), [0.1, 0.3, 0.2], TokenGrid(1, 4, 4), "timm/some", "lrp", 7, 6)
-    saved.save(tmp_path / "c.npz")
-    found = load_calibration(tmp_path / "c.npz")
-    assert np.array_equal(found.inter, saved.inter)
-    assert np.array_equal(found.similarity, saved.similarity)
-    facts = (found.grid, found.host, found.method, found.num_inputs, found.num_classes)
-    assert facts == (TokenGrid(1, 4, 4), "timm/some", "lrp", 7, 6)
-    assert [path.name for path in tmp_path.iterdir()] == ["c.npz"]
-
-
-def test_files_that_are_no_calibration(tmp_path: Path) -> None:
-    (tmp_path / "text.npz").write_text("no")
-    np.save(tmp_path / "array.npy", np.ones(3))
-    np.savez(tmp_path / "other.npz", inter=np.ones((2, 3)))
-    np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    for name in ("text.npz", "array.npy", "other.npz", "pickle.npy"):
-        with pytest.raises(ConfigError, match="is not a calibration file; make one with `vidprune calibrate`"):
-            load_calibration(tmp_path / name)
-    with pytest.raises(ConfigError, match=r"cannot read calibration .*none.npz.*No such file"):
-        load_calibration(tmp_path / "none.npz")
-    with pytest.raises(ConfigError, match="cannot write calibration"):
-        Calibration(np.ones((1, 1)), [0.0], TokenGrid(1, 1, 1)).save(tmp_path / "no" / "c.npz")
-
-
-@pytest.mark.parametrize(
-    ("inter", "similarity", "message"),
-    [
-        (np.full((2, 4), np.nan), [0, 1], "inter holds 8 values that are NaN"),
-        (np.ones((2, 5)), [0, 1], r"N = 4 as in grid \(1, 2, 2\), got \[2, 5\]"),
-        (np.ones((3, 4)), [0, 1], r"L = 2 as in similarity"),
-        (-np.ones((2, 4)), [0, 1], "no negative score"),
-        (np.zeros((2, 4)), [0, 1], "at least one positive score per block"),
-        (np.ones((2, 4)), [0, np.inf], "similarity holds 1 values"),
-        (np.ones(4), [0, 1], "inter must be an array of numbers with 2 axes"),
-        (np.array([["a"]]), [0], "inter must be an array of numbers"),
-    ],
-)
-def test_values_that_are_no_calibration(inter: np.ndarray, similarity: list[float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Calibration(inter, similarity, TokenGrid(1, 2, 2))
-
-
-def test_runs_are_told_apart_by_what_the_file_holds(tmp_path: Path) -> None:
-    from vidprune.config import RunConfig
-    from vidprune.runs.header import method_identity
-
-    file, identities = tmp_path / "c.npz", []
-    for value in (1.0, 2.0, 1.0):
-        Calibration(np.full((3, 16), value), [0.1, 0.2, 0.3], TokenGrid(1, 4, 4)).save(file)
-        run = RunConfig(method={"name": "star", "keep_ratio": 0.7, "calibration": str(file)})
-        identities.append(method_identity(run))
-    assert identities[0] == identities[2] != identities[1]
 
 
 def test_compiles_with_a_calibration_without_graph_breaks() -> None:
