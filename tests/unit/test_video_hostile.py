@@ -103,3 +103,25 @@ def test_a_damaged_file_gives_the_frames_of_plain_decoding_and_says_it_is_damage
     assert plain.num_errors > 0
     changed = (plain.frames != read_frames(tmp_path / "whole.mp4", range(0, 60, 4)).frames).any()
     assert fast.num_errors > 0 or not changed
+
+
+def test_what_a_damaged_file_said_of_its_size_is_forgotten_before_it_is_read_again(tmp_path: Path) -> None:
+    """Stray headers of another size in the middle; a decoder that is only flushed starts anew with that."""
+    other = write_video(tmp_path / "other.mp4", range(3), size=(48, 64))
+    with av.open(str(other)) as container:
+        record = container.streams.video[0].codec_context.extradata  # lengths of two bytes before the two headers
+    sequence_end = 8 + int.from_bytes(record[6:8], "big")
+    picture_end = sequence_end + 3 + int.from_bytes(record[sequence_end + 1 : sequence_end + 3], "big")
+    headers = [record[8:sequence_end], record[sequence_end + 3 : picture_end]]
+    whole = write_video(tmp_path / "whole.mp4")
+    with av.open(str(whole)) as container:
+        key = [p for p in container.demux(video=0) if p.size and p.is_keyframe][1]
+    data = bytearray(whole.read_bytes())
+    units = b"".join(len(header).to_bytes(4, "big") + header for header in headers)
+    units += (key.size - len(units) - 4).to_bytes(4, "big") + b"\x0c"  # the rest is a unit that decoders skip
+    data[key.pos : key.pos + len(units)] = units
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    fast, plain = (read_frames(tmp_path / "damaged.mp4", range(0, 60, 4), fast=fast) for fast in (True, False))
+    assert fast.source_size == plain.source_size == (96, 160)
+    np.testing.assert_array_equal(fast.frames, plain.frames)
+    assert fast.num_errors == plain.num_errors > 0

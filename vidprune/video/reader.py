@@ -47,7 +47,9 @@ def read_frames(
         motion: also collect the codec's motion vectors, see `VideoFrames.motion` (pyav only).
         colour: "rgb", or "yuv" to keep the file's luma and chroma planes, resized, and make RGB on the device: less
             work here, and not the same levels (pyav only; files other than 8-bit 4:2:0 come as RGB all the same).
-        fast: False decodes every frame and sets up the conversion of each anew, for comparison (pyav only).
+        fast: False decodes every frame and sets up the conversion of each anew, for comparison (pyav only). The frames
+            are the same, but where a packet that need not be decoded is damaged so that it spoils others: then only
+            decoding it does so.
 
     Returns:
         The frames. A damaged file gives what it has, as plain decoding would: `num_errors` counts the packets that

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,16 +50,12 @@ PROBED_FRAMES = 4
 
 def read(path: Path, request: FrameRequest) -> VideoFrames:
     """Frames of a file; see `vidprune.video.read_frames`."""
-    try:
-        container = av.open(str(path), metadata_errors="ignore", options=_open_options())
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoDecodeError(f"cannot decode {str(path)!r}: {_reason(error)}") from error
-    with container:
-        stream = _video_stream(container, path)
-        packets, num_errors = _demux(container, stream)
+    with ExitStack() as opened:
+        stream = _video_stream(opened.enter_context(_open(path)), path)
+        packets, num_errors = _demux(stream)
         if not packets:
             raise VideoDecodeError(f"cannot decode {str(path)!r}: its video stream holds no data")
-        reader = _Reader(path, request, stream.codec_context, packets)
+        reader = _Reader(path, request, stream.codec_context, packets, opened)
         buffer, total = reader.by_pts() or reader.by_count()
         fps = float(stream.average_rate or 0)
     motion = None if reader.motion is None else reader.motion.finish()
@@ -70,6 +67,13 @@ def read(path: Path, request: FrameRequest) -> VideoFrames:
 def _open_options() -> dict[str, str]:
     """Options that keep FFmpeg to the one file: no playlists, and "%d" in a name is no pattern of many images."""
     return {"format_whitelist": ",".join(sorted(av.formats_available - REFUSED_FORMATS)), "pattern_type": "none"}
+
+
+def _open(path: Path) -> Any:
+    try:
+        return av.open(str(path), metadata_errors="ignore", options=_open_options())
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoDecodeError(f"cannot decode {str(path)!r}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -94,11 +98,11 @@ def _video_stream(container: Any, path: Path) -> Any:
     return streams[0]
 
 
-def _demux(container: Any, stream: Any) -> tuple[list[Any], int]:
+def _demux(stream: Any) -> tuple[list[Any], int]:
     """All compressed packets of a stream in file order, and how many errors cut the reading short (0 or 1)."""
     packets = []
     try:
-        for packet in container.demux(stream):
+        for packet in stream.container.demux(stream):
             if packet.size:  # the last, empty one would flush the decoder
                 packets.append(packet)
     except (av.error.FFmpegError, OSError):
@@ -114,6 +118,7 @@ class _Reader:
     request: FrameRequest
     context: Any
     packets: list[Any]
+    opened: ExitStack  # closes what was opened along the way
     num_errors: int = 0  # packets that the decoder refused, in the last pass
     num_concealed: int = 0  # frames that it handed out with damaged parts patched up from their surroundings
     # One for all frames: each frame's own would set its conversion up anew, 7 to 15 % of the CPU time of small videos.
@@ -121,13 +126,13 @@ class _Reader:
     motion: MotionRecorder | None = None
 
     def __post_init__(self) -> None:
-        self.context.thread_count = self.request.num_threads
-        if self.request.num_threads > 1:
-            self.context.thread_type = "FRAME"
-        if self.request.motion:
-            export_motion(self.context, self.path)
         stats = self.request.stats
         stats.packets, stats.decoded, stats.converted, stats.passes = len(self.packets), 0, 0, 0
+
+    @property
+    def is_damaged(self) -> bool:
+        """What the last pass saw."""
+        return self.num_errors + self.num_concealed > 0
 
     def by_pts(self) -> tuple[FrameBuffer, int] | None:
         """Decode selectively and match by pts. None if pts cannot name the frames; else buffer and frame count."""
@@ -139,12 +144,15 @@ class _Reader:
         check_range(wanted, len(order), self.path)
         may_skip = self.request.fast and self.context.name in SKIPPABLE_CODECS
         buffer = self._pass_by_pts(order, wanted, may_skip)
-        if may_skip and self.num_errors + self.num_concealed:
+        if may_skip and buffer is not None and (self.is_damaged or not buffer.decoded.all()):
             buffer = self._pass_by_pts(order, wanted, may_skip=False)
-        return None if buffer is None else (buffer, len(order))
+        # Where frames are lost and nothing is damaged, packets and frames do not pair up.
+        if buffer is None or not (self.is_damaged or buffer.decoded.all()):
+            return None
+        return buffer, len(order)
 
     def _pass_by_pts(self, order: list[int], wanted: np.ndarray, may_skip: bool) -> FrameBuffer | None:
-        """The wanted frames, found by their place in `order`; None if packets and frames do not pair up."""
+        """The wanted frames, found by their place in `order`; None if the first frames do not pair up."""
         rows = {order[number]: row for row, number in enumerate(wanted)}
         buffer = FrameBuffer(wanted, self.request)
         self._start_pass("pts", len(wanted))
@@ -158,7 +166,7 @@ class _Reader:
                 self._store(buffer, row, frame)
             if self.motion is not None:
                 self.motion.take(row, bisect_left(order, frame.pts), frame)
-        return None if self.num_errors == 0 and not buffer.decoded.all() else buffer
+        return buffer
 
     def by_count(self) -> tuple[FrameBuffer, int]:
         """Decode every frame and match by its place in the output order. Returns the buffer and the frame count."""
@@ -185,8 +193,13 @@ class _Reader:
 
     def _start_pass(self, matched_by: str, num_wanted: int) -> None:
         stats = self.request.stats
-        if stats.passes:
-            self.context.flush_buffers()
+        if stats.passes:  # flushing would not do: a decoder keeps what a damaged file told it of its size and format
+            self.context = _video_stream(self.opened.enter_context(_open(self.path)), self.path).codec_context
+        self.context.thread_count = self.request.num_threads
+        if self.request.num_threads > 1:
+            self.context.thread_type = "FRAME"
+        if self.request.motion:
+            export_motion(self.context, self.path)
         stats.passes += 1
         stats.matched_by = matched_by
         self.num_errors = self.num_concealed = 0
