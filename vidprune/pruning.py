@@ -15,6 +15,7 @@ from vidprune.hierarchical import PrunedHierarchical, has_stages, prune_stages, 
 from vidprune.models.frame_batch import FrameBatch
 from vidprune.models.kept_embedding import can_embed_kept, embed_kept
 from vidprune.proposals.base import Proposal
+from vidprune.pruners.arguments import check_pixels, checked_methods
 from vidprune.pruners.base import BlockStep, HostInfo, InBlockStep, Pruner, RaggedBlockStep, RaggedStep, Step
 from vidprune.pruners.block_parts import (
     BlockPlan,
@@ -114,10 +115,7 @@ class PrunedViT(nn.Module):
     def _forward(self, pixels: Tensor, proposal_map: Tensor | None) -> tuple[Tensor, list[Part]]:
         if proposal_map is not None and self.proposal is None:
             raise ConfigError("this model asks no proposal, so it has no use for a proposal_map")
-        if pixels.ndim != len(input_shape(self.host)):
-            takes = list(input_shape(self.host)[1:])
-            hint = "; an image model takes clips as vidprune.FrameBatch(model)" if pixels.ndim == 5 else ""
-            raise ConfigError(f"this model takes inputs [B, {str(takes)[1:-1]}], got {list(pixels.shape)}{hint}")
+        check_pixels(pixels, input_shape(self.host))
         if self.embeds_kept and tuple(pixels.shape[1:]) == input_shape(self.host)[1:]:
             parts = self._run(self._choose_first(pixels, proposal_map))
         else:
@@ -224,12 +222,7 @@ def prune(
     A ConvNeXt or Swin of timm takes one method that scores places once, and becomes a `PrunedHierarchical`. A
     `FrameBatch` stays one, over the pruned image model.
     """
-    methods = (method,) if isinstance(method, Pruner) else tuple(method)
-    for entry in methods:
-        if not isinstance(entry, Pruner):
-            raise ConfigError(f"method must be a config such as PaPr(keep_ratio=0.45), got {entry!r}")
-    if not methods:
-        raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
+    methods = checked_methods(method)
     if isinstance(model, FrameBatch):
         per_frame = model.methods_of_frames(methods)
         return model.over(prune(model.model, per_frame, self_check=self_check, embed_kept=embed_kept))

@@ -116,6 +116,9 @@ class VideoPrediction:
     def __post_init__(self) -> None:
         if self.probs.ndim != 1 or self.view_logits.ndim != 2 or self.view_logits.shape[1] != len(self.probs):
             raise ConfigError(f"probs {self.probs.shape} and view logits {self.view_logits.shape} do not agree")
+        if isinstance(self.class_names, str) or len(self.class_names) not in (0, len(self.probs)):
+            got = repr(self.class_names) if isinstance(self.class_names, str) else f"{len(self.class_names)} names"
+            raise ConfigError(f"class_names must be {len(self.probs)} names, one per class, got {got}")
 
     @property
     def num_views(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidprune.config.classes import DEMO, ModelConfig, RunConfig
 from vidprune.config.fields import build, checked_keys
-from vidprune.errors import ConfigError
+from vidprune.errors import ConfigError, unknown_name
 from vidprune.pruners import METHODS
 
 if TYPE_CHECKING:
@@ -85,11 +85,13 @@ def build_host(config: RunConfig) -> nn.Module:
     """The unpruned host in float32 on the CPU, in eval mode."""
     import torch
 
-    from vidprune.models import create_model, load_model
+    from vidprune.models import MODELS, create_model, load_model
 
     model = config.model
     if model.name == DEMO:
         return load_model("videomae_tiny", demo_file("videomae_tiny.safetensors"))
+    if "/" not in model.name and model.name not in ("auto", *MODELS.names()):
+        raise unknown_name("model", model.name, (DEMO, *MODELS.names(), "timm/NAME", "frames/NAME"))
     if model.checkpoint is not None:
         return load_model(model.name, model.checkpoint, num_classes=model.num_classes)
     torch.manual_seed(config.seed)

@@ -23,6 +23,12 @@ class ModelConfig:
     checkpoint: str | None = None
     num_classes: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.name == DEMO and (self.checkpoint is not None or self.num_classes is not None):
+            raise ConfigError(
+                "model demo comes with weights and classes of its own; for yours name the architecture: videomae_tiny"
+            )
+
 
 @dataclass(frozen=True)
 class ProposalConfig:

@@ -47,6 +47,8 @@ def create_model(name: str | VideoMAESpec, num_classes: int | None = None, **ove
         return frames.wrap(create_model(frames.image_model, **settings))
     if name.startswith(TIMM_PREFIX):
         return _create_timm(name, settings)
+    if name not in MODELS:
+        raise unknown_name("model", name, [*MODELS.names(), "timm/NAME", "frames/NAME"])
     return MODELS.get(name)(**settings).eval()
 
 
@@ -82,6 +84,8 @@ def load_model(
         ConfigError: settings that do not go together or that the model does not have.
         UnknownNameError: unknown model or layout.
     """
+    if not isinstance(checkpoint, str | Path):
+        raise ConfigError(f"checkpoint must be a file or folder, got {checkpoint!r}; create_model gives random weights")
     if isinstance(name, str) and name != "auto" and name not in VIDEOMAE_SPECS:
         if layout != "auto" or any(value is not None for value in (num_heads, num_frames, image_size)):
             raise ConfigError(f"layout, num_heads, num_frames and image_size are settings of VideoMAE, not of {name!r}")
