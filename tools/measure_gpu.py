@@ -61,13 +61,13 @@ def steps(args: argparse.Namespace) -> list[Step]:
     """The most wanted first, should time run out."""
     on = ["--device", args.device, "--dtype", args.dtype]
     clips = [str(clip) for clip in args.clips]
-    workers = ["--workers", str(args.workers)]
+    run = ["--num-videos", str(args.num_videos), "--workers", str(args.workers)]
     tests = (sys.executable, "-m", "pytest", "-n", "0", "-m", "gpu", "tests/unit")
     found = [] if args.device == "cpu" else [Step(tests)]
     for suffix, compiled in (("", []), ("_compiled", ["--compile"])):
         k400 = ["--model", args.large, "--method", LARGE, "--method", f"{LARGE} shared_crops=true"]
         found.append(
-            _step("tools/extrapolate_k400.py", *clips, *k400, *on, *workers, *compiled, out=f"gpu_k400{suffix}.csv")
+            _step("tools/extrapolate_k400.py", *clips, *k400, *on, *run, *compiled, out=f"gpu_k400{suffix}.csv")
         )
         for name, model, method in (("base", args.base, BASE), ("large", args.large, LARGE)):
             ways = [method, f"{method} input_treatment=native", f"{method} shared_crops=true"]
@@ -75,7 +75,7 @@ def steps(args: argparse.Namespace) -> list[Step]:
             methods = [part for way in ways for part in ("--method", way)]
             noise = ["--model", model, *methods, "--batch", VIEWS, "--video", clips[0], *on, *compiled]
             found.append(_step("-m", "vidprune", "bench", "model", *noise, csv=f"gpu_{name}{suffix}.csv"))
-    pipeline = ["--model", args.base, "--method", BASE, "--num-videos", "64", *on, *workers]
+    pipeline = ["--model", args.base, "--method", BASE, *on, *run]
     found.append(_step("-m", "vidprune", "bench", "pipeline", *clips, *pipeline, csv="gpu_pipeline.csv"))
     found.append(_step("tools/bench_proposal.py", *on, out="gpu_proposal.csv"))
     found.append(_step("tools/bench_proposal.py", "--device", args.device, out="gpu_proposal_float32.csv"))
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--num-videos", type=int, default=64, help="of an evaluation; the clips are repeated up to it")
     parser.add_argument("--base", default="videomae_base", help="another model for a trial run")
     parser.add_argument("--large", default="videomae_large", help="another model for a trial run")
     args = parser.parse_args()

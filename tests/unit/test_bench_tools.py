@@ -74,7 +74,7 @@ def test_goals_are_set_against_the_best_figure_that_was_written(tmp_path: Path) 
 def test_every_goal_for_a_gpu_has_a_step_that_writes_its_files() -> None:
     gpu = tool("measure_gpu")
     args = argparse.Namespace(
-        clips=[Path("clip.mp4")], device="cuda", dtype="bfloat16", workers=16, base="videomae_base", large="large"
+        clips=[Path("clip.mp4")], device="cuda", dtype="bfloat16", workers=16, num_videos=64, base="base", large="large"
     )
     written = {step.file for step in gpu.steps(args)}
     assert {file for goal in gpu.GOALS for file in goal.files} <= written
