@@ -93,7 +93,7 @@ def test_folders_patterns_and_lists_are_expanded(
         (("--checkpoint", "nowhere.pth"), "nowhere.pth"),
         (("--config", "nowhere.yaml"), "cannot read config nowhere.yaml"),
         (("--num-segments", "0"), "num_segments"),
-        (("--out", "/nowhere/rows.jsonl"), "cannot write /nowhere/rows.jsonl"),
+        (("--out", "/dev/null/rows.jsonl"), "cannot write /dev/null/rows.jsonl"),
         (("--method", "dense", "--keep-ratio", "0.5"), "dense takes no options"),
     ],
 )

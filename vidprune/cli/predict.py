@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidprune.cli import options as opt
-from vidprune.errors import ConfigError, VidpruneError
+from vidprune.errors import VidpruneError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from vidprune.config import RunConfig
+    from vidprune.types import VideoPrediction
+    from vidprune.video import ViewPlan
 
 
 @opt.spread()
@@ -23,12 +29,18 @@ def predict(
     *,
     flags: opt.RunFlags,
     top: Annotated[int, typer.Option(min=1, help="Classes per video.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Also write one JSON line per video to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write one JSON line per video to this file; the same command goes on where it stopped."
+        ),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Predict the class of videos: each is decoded once, pruned, and its 5x3 views become one prediction.
 
-    Files that cannot be read are reported and the others still come out; the exit code is then 2.
+    Files that cannot be read are reported and the others still come out; the exit code is then 2. For thousands of
+    videos see `vidprune evaluate`, which decodes in several processes and needs no labels.
     """
     run = flags.resolve()
     rows = _predict_all(inputs, run, top, out, as_json)
@@ -43,34 +55,31 @@ def predict(
 
 def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, as_json: bool) -> list[dict[str, Any]]:
     from vidprune.cli.inputs import expand_inputs
-    from vidprune.cli.screen import console, describe_run, progress, run_line, warn
+    from vidprune.cli.outputs import RUN_KEY, RowsFile, prepare_file
+    from vidprune.cli.screen import console, describe_run, progress, run_line, warn, warn_of_random_weights
     from vidprune.config import build_model, build_views
-    from vidprune.inference import predict_video
-    from vidprune.labels import class_names as read_class_names
-    from vidprune.pruning import host_of
 
     files = expand_inputs(inputs)
+    if out is not None:
+        prepare_file(out)  # before the model is loaded
     module = build_model(run)
     plan = build_views(run, module)
-    names = read_class_names(run.class_names, host_of(module).num_classes) if run.class_names else None
-    facts = {"model": run.model.name} | describe_run(module, plan)
+    facts = {"model": run.model.name} | describe_run(module, plan) | {RUN_KEY: _run_digest(run, top)}
+    sink = None if out is None else RowsFile(out, facts)
+    if sink is not None and sink.done:
+        left = [file for file in files if str(file) not in sink.done]
+        warn(f"going on: {len(files) - len(left)} files are done, {len(left)} are left")
+        files = left
+    warn_of_random_weights(facts)
     if not as_json:
         console().print(run_line(facts, run.model.name), style="dim", soft_wrap=True)
-    sink = _open_sink(out)
+    predict_one = _predictor(run, module, plan)
     rows = []
     with progress(files, "predicting") as paths:
         for path in paths:
             start = time.perf_counter()
             try:
-                prediction = predict_video(
-                    path,
-                    module,
-                    plan,
-                    class_names=names,
-                    backend=run.backend,
-                    colour=run.colour,
-                    views_per_batch=run.views_per_batch,
-                )
+                prediction = predict_one(path)
             except VidpruneError as error:
                 row: dict[str, Any] = {"path": str(path), "error": str(error)}
                 warn(f"error: {error}")
@@ -81,10 +90,29 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
                 if not as_json:
                     _print_row(row)
             rows.append(row)
-            _emit(row, sink, as_json)
+            if as_json:
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+            if sink is not None:
+                sink.write(row)
     if sink is not None:
         sink.close()
     return rows
+
+
+def _predictor(run: RunConfig, module: nn.Module, plan: ViewPlan) -> Callable[[Path], VideoPrediction]:
+    from vidprune.inference import predict_video
+    from vidprune.labels import class_names
+    from vidprune.pruning import host_of
+
+    return partial(
+        predict_video,
+        model=module,
+        views=plan,
+        class_names=class_names(run.class_names, host_of(module).num_classes) if run.class_names else None,
+        backend=run.backend,
+        colour=run.colour,
+        views_per_batch=run.views_per_batch,
+    )
 
 
 def _print_row(row: dict[str, Any]) -> None:
@@ -100,26 +128,11 @@ def _print_row(row: dict[str, Any]) -> None:
         screen.print(f"  {rank}  {score['prob']:7.2%}  {escape(score['name'])} [dim]({score['index']})[/]")
 
 
-def _open_sink(out: Path | None) -> IO[str] | None:
-    if out is None:
-        return None
-    try:
-        return out.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {out}: {error.strerror}; name a file in an existing, writable folder"
-        ) from None
+def _run_digest(run: RunConfig, top: int) -> str:
+    """Twelve digits that tell rows of other settings apart; where and how fast it ran is no such setting."""
+    from vidprune.evaluation.identity import digest
 
-
-def _emit(row: dict[str, Any], sink: IO[str] | None, as_json: bool) -> None:
-    line = json.dumps(row, ensure_ascii=False)
-    if as_json:
-        print(line, flush=True)
-    if sink is not None:
-        try:
-            sink.write(line + "\n")
-            sink.flush()  # what is computed is kept, whatever happens to the next file
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write {sink.name}: {error.strerror}; rows before this one are complete"
-            ) from None
+    settings = asdict(run) | {"top": top}
+    for name in ("device", "compile", "views_per_batch"):
+        settings.pop(name)
+    return digest(settings)[:12]

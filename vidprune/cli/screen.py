@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vidprune.video import ViewPlan
 
 T = TypeVar("T")
+RANDOM_WEIGHTS = "random weights"
 
 
 def console() -> Console:
@@ -71,7 +72,7 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
 
     host = host_of(model)
     facts: dict[str, Any] = {
-        "model_weights": getattr(host, "checkpoint_source", None) or "random weights",
+        "model_weights": getattr(host, "checkpoint_source", None) or RANDOM_WEIGHTS,
         "method": "dense",
         "num_tokens": token_grid(model).num_tokens,
         "num_kept": token_grid(model).num_tokens,
@@ -87,7 +88,7 @@ def describe_run(model: nn.Module, plan: ViewPlan) -> dict[str, Any]:
         }
         proposal = getattr(model.steps[0], "proposal", None)
         if proposal is not None:
-            facts |= {"proposal": proposal.name, "proposal_weights": proposal.checkpoint_source or "random weights"}
+            facts |= {"proposal": proposal.name, "proposal_weights": proposal.checkpoint_source or RANDOM_WEIGHTS}
     return facts
 
 
@@ -99,3 +100,10 @@ def run_line(facts: dict[str, Any], model_name: str) -> str:
     parts.append(f"{facts['num_kept'] or 'a varying number'} of {facts['num_tokens']} tokens")
     parts.append(f"{facts['views']} views, protocol {facts['protocol']}")
     return " · ".join(parts)
+
+
+def warn_of_random_weights(facts: dict[str, Any]) -> None:
+    """A line on stderr for a model or a proposal, of `describe_run`, that nobody trained."""
+    for what, flag in (("model", "--checkpoint"), ("proposal", "--proposal-checkpoint")):
+        if facts.get(f"{what}_weights") == RANDOM_WEIGHTS:
+            warn(f"warning: {what} {facts[what]} has random weights, so results mean nothing; give {flag} FILE")
