@@ -51,8 +51,11 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             aside = folder / f".{name}.{os.getpid()}.tmp"  # readers never see half a file
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, folder / name)
+            try:
+                aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+                os.replace(aside, folder / name)
+            finally:
+                aside.unlink(missing_ok=True)
 
 
 def is_run(folder: Path) -> bool:

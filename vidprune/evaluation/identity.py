@@ -16,12 +16,13 @@ from vidprune.errors import ConfigError
 
 # Raised by one whenever a change to the code changes the predictions made under that protocol.
 PROTOCOL_VERSIONS = {"videomae": 1, "mmaction": 1}
+PLANES_VERSION = 2  # likewise, of runs that read planes (colour yuv): 2 keeps chroma at half the size
 _PACKAGES = ("torch", "timm", "pytorchvideo", "av", "decord", "opencv-python-headless", "torchcodec", "numpy")
 
 
 def digest(facts: Mapping[str, Any]) -> str:
     """SHA-256 of `facts` as canonical JSON."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_json(facts, sort_keys=True)).hexdigest()
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -60,8 +61,13 @@ def rows_sha256(rows: Iterable[tuple[Any, ...]]) -> str:
     """SHA-256 of rows in their order."""
     total = hashlib.sha256()
     for row in rows:
-        total.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        total.update(_json(row) + b"\n")
     return total.hexdigest()
+
+
+def _json(value: Any, sort_keys: bool = False) -> bytes:
+    """UTF-8; a file name's bytes that are none become escapes."""
+    return json.dumps(value, sort_keys=sort_keys, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -24,11 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidprune.errors import VidpruneError
-from vidprune.evaluation.identity import differences, digest
+from vidprune.evaluation.identity import differences
+from vidprune.evaluation.store_header import NAME, STORED, StoreError, header_bytes, new_header, read_header
 
-FORMAT = 1
-STORED = ("logits", "probs")  # what a row keeps of a video: every view's logits, or their averaged softmax
+__all__ = ["SCHEMA", "STORED", "PredictionStore", "Row", "StoreError", "writing"]
 
 SCHEMA = pa.schema(
     [
@@ -46,10 +45,6 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-
-
-class StoreError(VidpruneError):
-    """A store that cannot be read, written, or continued by the run at hand."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +100,13 @@ class PredictionStore:
                 else, or cannot be written.
         """
         folder = Path(folder)
-        header = {"format": FORMAT, "digest": digest(identity), "identity": identity, **(facts or {})}
+        header = new_header(identity, facts or {})
         with writing(folder):
             (folder / "parts").mkdir(parents=True, exist_ok=True)
-            if not (folder / "header.json").exists():
+            if not (folder / NAME).exists():
                 if any((folder / "parts").glob("part-*.parquet")):
-                    raise StoreError(f"{folder} holds predictions without a header.json; name another folder")
-                _create(folder / "header.json", json.dumps(header, indent=2, ensure_ascii=False).encode())
+                    raise StoreError(f"{folder} holds predictions without a {NAME}; name another folder")
+                _create(folder / NAME, header_bytes(header))
             _remove_leftovers(folder)
         known = cls.open(folder).header
         if known["digest"] != header["digest"]:
@@ -126,15 +121,7 @@ class PredictionStore:
     def open(cls, folder: str | Path) -> PredictionStore:
         """A store to read. Raises `StoreError` where there is none."""
         folder = Path(folder)
-        try:
-            header = json.loads((folder / "header.json").read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StoreError(f"{folder} is no run: cannot read its header.json ({error.strerror or error})") from None
-        except ValueError as error:
-            raise StoreError(f"{folder}/header.json is damaged: {error}") from None
-        if header.get("format") != FORMAT:
-            raise StoreError(f"{folder} has store format {header.get('format')!r}, this version reads {FORMAT}")
-        return cls(folder, header)
+        return cls(folder, read_header(folder))
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows as one part; when this returns, they are on the disk.
@@ -145,10 +132,10 @@ class PredictionStore:
         if not rows:
             return
         names = [field.name for field in fields(Row)]
-        table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=SCHEMA)
+        table = pa.table({name: [_storable(getattr(row, name)) for row in rows] for name in names}, schema=SCHEMA)
         table = table.replace_schema_metadata({"environment": json.dumps(self.environment, sort_keys=True)})
         buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         # Sorts by time of writing, so that which row is the earlier does not depend on the file system.
         name = f"part-{time.time_ns():020d}-{socket.gethostname()}-{os.getpid()}-{self._num_written}.parquet"
         with writing(self.folder):
@@ -163,8 +150,10 @@ class PredictionStore:
         """The surroundings that rows were computed in, with how many rows each, in order of first use."""
         counts: dict[str, int] = {}
         for path in self.parts():
-            facts = pq.read_metadata(path)
-            text = (facts.metadata or {}).get(b"environment", b"{}").decode()
+            with _reading(path):
+                facts = pq.read_metadata(path)
+                text = (facts.metadata or {}).get(b"environment", b"{}").decode()
+                json.loads(text)
             counts[text] = counts.get(text, 0) + facts.num_rows
         return [(json.loads(text), count) for text, count in counts.items()]
 
@@ -201,10 +190,25 @@ class PredictionStore:
         return pa.concat_tables(tables).sort_by("position")
 
 
+def _storable(value: Any) -> Any:
+    """A file name's bytes that are no UTF-8, which Parquet's text cannot hold, as escapes: "caf\\udce9"."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    names = SCHEMA.names if columns is None else list(columns)
+    with _reading(path):
+        if not pq.read_schema(path).equals(SCHEMA):
+            raise ValueError("its columns are not those of a store")
+        return pq.read_table(path, columns=names, partitioning=None, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what a damaged part makes of its reader into a `StoreError`."""
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(
             f"cannot read {path}: {' '.join(str(error).split())}; delete this part and evaluate again to refill it"
         ) from None
