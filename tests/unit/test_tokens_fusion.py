@@ -60,9 +60,17 @@ def test_mass_count_is_the_smallest_set_and_at_most_the_fixed_count(scores: list
     assert count <= int(mass_count(torch.tensor([scores], dtype=torch.float64), min(1.0, share + 0.1)))
 
 
+def test_a_share_missed_by_rounding_alone_is_reached() -> None:
+    tenths = torch.tensor([[0.7, 0.5, 0.3]], dtype=torch.float64)
+    assert float(tenths[0, :2].sum() / tenths.sum()) < 0.8
+    assert int(mass_count(tenths, 0.8)) == 2
+
+
 def test_mass_count_of_flat_and_peaked_scores() -> None:
     for share in (0.1, 0.3, 0.55, 0.7, 0.999):
-        assert int(mass_count(torch.ones(1, 100), share)) == int(np.ceil(round(share * 100, 9)))
+        for level in (1.0, 0.1):  # the second has no finite binary fraction: its sums are rounded
+            assert int(mass_count(torch.full((1, 1000), level), share)) == int(np.ceil(round(share * 1000, 9)))
         assert int(mass_count(torch.eye(1, 50), share)) == 1
+    assert int(mass_count(torch.zeros(1, 5), 0.5)) == 5, "no more than there are"
     rng = torch.Generator().manual_seed(0)
     assert (mass_count(torch.rand(500, 197, generator=rng), 1.0) == 197).all()  # no running sum that misses 1

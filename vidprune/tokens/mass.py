@@ -47,9 +47,7 @@ def top_mass_mask(scores: Tensor, mass: float, min_kept: int = 1, max_kept: int 
     Returns:
         bool [B, N], True = kept.
     """
-    num_tokens = scores.shape[1]
-    counts = mass_count(_above_lowest(scores), mass)  # [B]
-    counts = counts.clamp(min_kept, num_tokens if max_kept is None else max_kept)
+    counts = mass_count(_above_lowest(scores), mass).clamp(min_kept, max_kept)  # [B]
     return best_mask(scores, counts)
 
 
