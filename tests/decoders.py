@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,9 @@ def made_up(path: str, seconds: float = 0.0) -> VideoFrames:
     seed = int.from_bytes(name.encode(), "little") % 2**32
     frames = np.random.default_rng(seed).integers(0, 256, (12, 32, 40, 3), dtype=np.uint8)
     return VideoFrames(frames, np.arange(12), 12, len(name) % 3, 0, np.zeros(12, bool), 30.0, (32, 40), "made up")
+
+
+def made_up_planes(path: str) -> VideoFrames:
+    """The same as planes: Y of 32 x 41, Cb and Cr of 16 x 21."""
+    levels = np.random.default_rng(len(path)).integers(0, 256, (12, 32 * 41 + 2 * 16 * 21), dtype=np.uint8)
+    return replace(made_up(path), frames=levels, colour="bt709", size_of_planes=(32, 41))

@@ -136,9 +136,9 @@ def measure_frames(path: Path, rounds: int = 9) -> FramesRow:
     ways |= {"views rgb": lambda: cut_views(rgb, plan), "views planes": lambda: cut_views(planes, plan)}
     seconds = time_in_turn(ways, rounds=rounds, clock=time.process_time)
     spent = {name: statistics.median(times) for name, times in seconds.items()}
-    levels = to_rgb(torch.from_numpy(planes.frames).float(), planes.colour)
-    difference = levels - torch.from_numpy(rgb.frames)
-    cut_off = torch.tensor((0.5, 1.0, 0.5) if planes.colour.endswith("-full") else (1.0, 1.4, 1.0))
+    levels = to_rgb(torch.from_numpy(planes.frames), planes.colour, planes.size)  # [3, F, H, W]
+    difference = levels - torch.from_numpy(rgb.frames).movedim(-1, 0)
+    cut_off = torch.tensor((0.5, 1.0, 0.5) if planes.colour.endswith("-full") else (1.0, 1.4, 1.0)).view(3, 1, 1, 1)
     return FramesRow(
         file=path.name,
         size=f"{frames[0].width}x{frames[0].height}",

@@ -53,7 +53,7 @@ def measure_clip(clip: DemoClip, variants: dict[tuple[str, float], PrunedViT]) -
     plan = plan_for(models[0])
     video = reader_for(models, plan)(clip.path)
     views = cut_views(video, plan)
-    actor = actor_per_token(clip.mask, video.num_frames_total, video.frames.shape[1:3], plan, models[0].host)
+    actor = actor_per_token(clip.mask, video.num_frames_total, video.size, plan, models[0].host)
     rows: list[dict[str, object]] = []
     reference: dict[float, torch.Tensor] = {}
     for (name, keep_ratio), model in variants.items():

@@ -126,7 +126,7 @@ def evaluate_clips(
     for clip in clips:
         video = read(clip.path)
         views = cut_views(video, plan)  # [V, 3, T, H, W]
-        actor = actor_per_token(clip.mask, video.num_frames_total, video.frames.shape[1:3], plan, variants[0].model)
+        actor = actor_per_token(clip.mask, video.num_frames_total, video.size, plan, variants[0].model)
         if not warm:
             for variant in variants:
                 _evaluate(variant, video, plan, views, actor, clip.label)

@@ -39,8 +39,8 @@ class VideoFrames:
     """Frames read from one file.
 
     Attributes:
-        frames: uint8 [F, H, W, 3], RGB or what `colour` says; one row per distinct requested frame, in ascending frame
-            number.
+        frames: uint8 [F, H, W, 3] in RGB, or [F, N] by planes, see `colour`; one row per distinct requested frame, in
+            ascending frame number.
         frame_numbers: int64 [F], the source frame number of each row (presentation order, 0-based).
         num_frames_total: how many frames the file presents, edit lists applied.
         num_errors: packets that failed to decode, and frames whose damaged parts the decoder patched up.
@@ -52,8 +52,10 @@ class VideoFrames:
         motion: float32 [F, h16, w16, 2], the codec's motion at each frame, (right, down) in pixels of the source per
             source frame, one cell for 16 x 16 pixels of the source from the top left, the last ones cut; NaN where the
             codec gave none (key frames, intra blocks). None unless it was asked for.
-        colour: "rgb", or the matrix by which the channels Y, Cb and Cr become RGB, such as "bt601" (limited range) or
-            "bt709-full"; see `vidprune.video.colour`. Such frames are planar in memory: [F, 3, H, W], seen transposed.
+        colour: "rgb", or the matrix by which the planes Y, Cb and Cr become RGB, such as "bt601" (limited range) or
+            "bt709-full"; see `vidprune.video.colour`. Such frames are Y [H, W], then Cb and Cr at half the size,
+            rounded up, one after another in a row of N bytes.
+        size_of_planes: (H, W) of frames stored by planes; None of RGB frames, whose shape says it.
     """
 
     frames: np.ndarray
@@ -67,10 +69,19 @@ class VideoFrames:
     backend: str
     motion: np.ndarray | None = None
     colour: str = "rgb"
+    size_of_planes: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
-            raise ConfigError(f"frames must be uint8 [F, H, W, 3], got {self.frames.dtype} {self.frames.shape}")
+        if self.size_of_planes is None:
+            fits, allowed = self.frames.ndim == 4 and self.frames.shape[-1] == 3, "[F, H, W, 3]"
+        else:
+            height, width = self.size_of_planes
+            num_levels = height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
+            fits, allowed = self.frames.shape[1:] == (num_levels,), f"[F, {num_levels}]"
+        if not fits or self.frames.dtype != np.uint8:
+            raise ConfigError(f"frames must be uint8 {allowed}, got {self.frames.dtype} {self.frames.shape}")
+        if (self.colour == "rgb") != (self.size_of_planes is None):
+            raise ConfigError(f"size_of_planes goes with planes, got {self.size_of_planes} and colour {self.colour!r}")
         if len(self.frame_numbers) != len(self.frames) or len(self.filled) != len(self.frames):
             raise ConfigError(
                 f"{len(self.frames)} frames with {len(self.frame_numbers)} numbers and {len(self.filled)} fill flags"
@@ -78,6 +89,11 @@ class VideoFrames:
         motion = self.motion
         if motion is not None and (motion.ndim != 4 or motion.shape[::3] != (len(self.frames), 2)):
             raise ConfigError(f"motion must be [{len(self.frames)}, h16, w16, 2], got {list(motion.shape)}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames, after the resize."""
+        return self.size_of_planes or (self.frames.shape[1], self.frames.shape[2])
 
 
 @dataclass(frozen=True)

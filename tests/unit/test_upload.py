@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.decoders import PLAN, made_up
+from tests.decoders import PLAN, made_up, made_up_planes
 from tests.evaluations import evaluate, tiny_model
 from vidprune.evaluation.decoding import decode_all
 from vidprune.evaluation.runner import RunnerSettings, uploader_for
@@ -56,8 +56,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_the_copy_is_queued_beside_and_the_reader_s_stream_waits(calls: list[str]) -> None:
-    video = made_up("v0")
+@pytest.mark.parametrize("make", [made_up, made_up_planes])
+def test_the_copy_is_queued_beside_and_the_reader_s_stream_waits(
+    calls: list[str], make: Callable[[str], VideoFrames]
+) -> None:
+    video = make("v0")
     uploaded = Uploader(torch.device("cpu"))(video)
     assert calls == ["pinned", "enter side", "event recorded on side", "leave side"]
     calls.clear()

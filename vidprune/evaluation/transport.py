@@ -31,11 +31,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Announced:
-    """A `Decoded` whose frames follow as a descriptor, in this shape; `planar` ones are [F, 3, H, W]."""
+    """A `Decoded` whose frames follow as a descriptor, in this shape."""
 
     item: Decoded
     shape: tuple[int, ...]
-    planar: bool
     rest: dict[str, Any]
 
 
@@ -44,16 +43,14 @@ def send(connection: Connection, item: Decoded) -> None:
     if item.video is None or not hasattr(os, "memfd_create"):
         connection.send(item)
         return
-    planar = item.video.colour != "rgb"
-    frames = item.video.frames.transpose(0, 3, 1, 2) if planar else item.video.frames
-    frames = np.ascontiguousarray(frames)  # uint8 [F, H, W, 3] or [F, 3, H, W]: already so, nothing is copied
+    frames = np.ascontiguousarray(item.video.frames)  # already so, nothing is copied
     rest = {field.name: getattr(item.video, field.name) for field in fields(VideoFrames) if field.name != "frames"}
     descriptor = os.memfd_create("frames")
     try:
         unwritten = frames.reshape(-1).data
         while unwritten:
             unwritten = unwritten[os.write(descriptor, unwritten) :]
-        connection.send(_Announced(replace(item, video=None), frames.shape, planar, rest))
+        connection.send(_Announced(replace(item, video=None), frames.shape, rest))
         reduction.send_handle(connection, descriptor, None)
     finally:
         os.close(descriptor)
@@ -70,5 +67,4 @@ def receive(connection: Connection) -> Any:
     finally:
         os.close(descriptor)
     frames = np.frombuffer(memory, dtype=np.uint8).reshape(message.shape)
-    frames = frames.transpose(0, 2, 3, 1) if message.planar else frames
     return replace(message.item, video=VideoFrames(frames=frames, **message.rest))

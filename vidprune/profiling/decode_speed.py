@@ -115,8 +115,9 @@ def _gap(video: VideoFrames, planes: VideoFrames) -> tuple[float, float] | tuple
     if planes.colour == "rgb":
         return None, None
     total = squares = 0.0
-    for stored, expected in zip(planes.frames, video.frames, strict=True):  # a frame at a time: these are floats
-        gap = to_rgb(torch.from_numpy(stored).float(), planes.colour) - torch.from_numpy(expected)
+    for row, expected in enumerate(video.frames):  # a frame at a time: these are floats
+        levels = to_rgb(torch.from_numpy(planes.frames[row : row + 1]), planes.colour, planes.size)
+        gap = levels[:, 0] - torch.from_numpy(expected).movedim(-1, 0)
         total, squares = total + float(gap.abs().mean()), squares + float(gap.square().mean())
     count = len(planes.frames)
     return total / count, 10 * math.log10(255**2 / (squares / count))

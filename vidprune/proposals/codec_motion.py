@@ -61,17 +61,9 @@ class CodecMotionProposal(VideoProposal):
         speed = own_speed(fill_gaps(video.motion), self.compensation)  # [F, h16, w16]
         clips = speed[clip_rows(video, plan)]  # [S, T, h16, w16]
         steps = clips.reshape(len(clips), grid.t, -1, *speed.shape[1:]).mean(axis=2)  # [S, t, h16, w16]
-        maps = [
-            crop_mean(steps, video, offset, plan.crop_size, grid) for offset in plan.crop_offsets(*frame_size(video))
-        ]
+        maps = [crop_mean(steps, video, offset, plan.crop_size, grid) for offset in plan.crop_offsets(*video.size)]
         views = np.stack(maps, axis=1).reshape(plan.num_views, *grid.shape)  # [S, crops, t, h, w] -> [V, t, h, w]
         return to_device(views.astype(np.float32), device)
-
-
-def frame_size(video: VideoFrames) -> tuple[int, int]:
-    """(height, width) of the frames as read."""
-    height, width = video.frames.shape[1:3]
-    return height, width
 
 
 def fill_gaps(motion: np.ndarray) -> np.ndarray:
@@ -125,7 +117,7 @@ def crop_mean(
     rows, columns = (
         overlap(cells, source, resized, start, crop_size, tokens)
         for cells, source, resized, start, tokens in zip(
-            steps.shape[2:], video.source_size, frame_size(video), offset, (grid.h, grid.w), strict=True
+            steps.shape[2:], video.source_size, video.size, offset, (grid.h, grid.w), strict=True
         )
     )
     return rows @ steps @ columns.T

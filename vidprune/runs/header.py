@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidprune.config import DEMO, EvaluateConfig, RunConfig, build_methods, demo_file
 from vidprune.errors import ConfigError
-from vidprune.evaluation.identity import PROTOCOL_VERSIONS, environment, file_sha256, rows_sha256
+from vidprune.evaluation.identity import PLANES_VERSION, PROTOCOL_VERSIONS, environment, file_sha256, rows_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ def run_identity(config: EvaluateConfig, run: RunConfig, plan: ViewPlan, manifes
         "dtype": run.dtype,
         "backend": run.backend,
         # Only where it is not the usual: runs that were stored before there was a choice stay what they are.
-        **({} if run.colour == "rgb" else {"colour": run.colour}),
+        **({} if run.colour == "rgb" else {"colour": run.colour, "planes_version": PLANES_VERSION}),
         "seed": run.seed,
         "manifest": {
             "num_entries": len(manifest.entries),

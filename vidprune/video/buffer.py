@@ -12,6 +12,7 @@ import numpy as np
 
 from vidprune.errors import VideoDecodeError
 from vidprune.types import VideoFrames
+from vidprune.video.colour import plane_sizes, split_planes
 from vidprune.video.geometry import resized_size
 from vidprune.video.request import FrameRequest
 
@@ -24,7 +25,7 @@ class FrameShapeError(ValueError):
 
 
 class FrameBuffer:
-    """Rows for the wanted frames of one file, uint8 [F, H, W, 3], or [F, 3, H, W] where planes are written.
+    """Rows for the wanted frames of one file, uint8 [F, H, W, 3], or [F, N] where planes are written.
 
     The first frame that arrives fixes H and W; a later frame of another size (a stream may change) is resized to them.
     It also fixes `colour`, which is None before: as in `VideoFrames`.
@@ -36,27 +37,29 @@ class FrameBuffer:
         self.decoded = np.zeros(len(wanted), dtype=bool)
         self.source_size = (0, 0)
         self.colour: str | None = None
+        self._size = (0, 0)
         self._frames: np.ndarray | None = None
 
     def put(self, row: int, image: np.ndarray) -> None:
         """Write an upright image, uint8 RGB [h, w, 3], into a row."""
         if self._frames is None:
-            height, width = self._start(image, "rgb")
-            self._frames = np.empty((len(self.wanted), height, width, 3), dtype=np.uint8)
+            self._start(image, "rgb")
+            self._frames = np.empty((len(self.wanted), *self._size, 3), dtype=np.uint8)
         _resize_into(self._frames[row], image)
         self.decoded[row] = True
 
     def put_planes(self, row: int, planes: Sequence[np.ndarray], colour: str) -> None:
-        """Write upright planes Y, Cb and Cr, uint8 [h, w] each, into a row; chroma goes straight to the luma's size."""
+        """Write upright planes Y, Cb and Cr, uint8 [h, w] each, into a row; each is resized to its size there."""
         if self._frames is None:
-            height, width = self._start(planes[0], colour)
-            self._frames = np.empty((len(self.wanted), 3, height, width), dtype=np.uint8)
-        for target, plane in zip(self._frames[row], planes, strict=True):
+            self._start(planes[0], colour)
+            num_levels = sum(h * w for h, w in plane_sizes(*self._size))
+            self._frames = np.empty((len(self.wanted), num_levels), dtype=np.uint8)
+        for target, plane in zip(split_planes(self._frames[row], *self._size), planes, strict=True):
             _resize_into(target, plane)
         self.decoded[row] = True
 
-    def _start(self, image: np.ndarray, colour: str) -> tuple[int, int]:
-        """Settle what the first frame settles; (height, width) of the rows."""
+    def _start(self, image: np.ndarray, colour: str) -> None:
+        """Settle what the first frame settles."""
         self.source_size, self.colour = (image.shape[0], image.shape[1]), colour
         short, long = sorted(self.source_size)
         if self.request.short_side not in (None, short) and long > MAX_ASPECT_RATIO * short:
@@ -64,7 +67,7 @@ class FrameBuffer:
                 f"its frames have {image.shape[0]} x {image.shape[1]} pixels; resized are those whose long side is at "
                 f"most {MAX_ASPECT_RATIO} times the short one"
             )
-        return resized_size(*self.source_size, self.request.short_side, self.request.rounding)
+        self._size = resized_size(*self.source_size, self.request.short_side, self.request.rounding)
 
     def finish(
         self,
@@ -86,7 +89,7 @@ class FrameBuffer:
             nearest = np.argmin(np.abs(self.wanted[sources] - self.wanted[row]))
             self._frames[row] = self._frames[sources[nearest]]
         return VideoFrames(
-            frames=self._frames if self.colour == "rgb" else self._frames.transpose(0, 2, 3, 1),
+            frames=self._frames,
             frame_numbers=self.wanted,
             num_frames_total=num_frames_total,
             num_errors=num_errors,
@@ -97,6 +100,7 @@ class FrameBuffer:
             backend=backend,
             motion=motion,
             colour=self.colour or "rgb",
+            size_of_planes=None if self.colour == "rgb" else self._size,
         )
 
 

@@ -1,4 +1,4 @@
-"""What the three channels of stored frames mean: RGB, or a file's own luma and chroma, turned into RGB on the device.
+"""How frames are stored: RGB, or as a file's own luma and chroma at half the size, turned into RGB on the device.
 
 A file tells its matrix and range, and FFmpeg's conversion to RGB follows them; so does this, with the defaults that
 FFmpeg takes where a file is silent: BT.601, limited range. Kr and Kb are those of ITU-T H.273, table 4.
@@ -66,26 +66,58 @@ def planes_of(frame: Any) -> list[np.ndarray]:
     ]
 
 
-def to_rgb(pixels: Tensor, colour: str) -> Tensor:
-    """Float levels [..., 3] of frames stored as `colour` -> RGB levels [..., 3], 0 to 255; RGB comes back as it is."""
+def plane_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes of the stored planes Y, Cb and Cr of frames of height x width; all of them cover the whole picture."""
+    half = ((height + 1) // 2, (width + 1) // 2)
+    return [(height, width), half, half]
+
+
+def split_planes(stored: Any, height: int, width: int) -> list[Any]:
+    """Arrays or tensors [..., N] of frames stored by planes, one after another -> Y, Cb and Cr: views [..., h, w]."""
+    planes, start = [], 0
+    for h, w in plane_sizes(height, width):
+        planes.append(stored[..., start : start + h * w].reshape(*stored.shape[:-1], h, w))
+        start += h * w
+    return planes
+
+
+def to_rgb(stored: Tensor, colour: str, size: tuple[int, int]) -> Tensor:
+    """Frames as `VideoFrames` has them, `size` (H, W) -> their RGB levels, float32 [3, R, H, W], 0 to 255, not rounded.
+
+    Chroma is brought to full size by bilinear interpolation of float32, between the centres of its samples.
+    """
+    import torch
+
     if colour == "rgb":
-        return pixels
+        return stored.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    rgb = torch.empty((3, len(stored), *size), device=stored.device)
+    at_once = len(stored) if stored.is_cuda else 1  # a CPU keeps one frame in its cache: half the time
+    for start in range(0, len(stored), at_once):
+        _write_rgb(rgb[:, start : start + at_once], stored[start : start + at_once], colour)
+    return rgb
+
+
+def _write_rgb(rgb: Tensor, stored: Tensor, colour: str) -> None:
+    """`to_rgb` of planes, into float32 [3, R, H, W]."""
     import torch
 
     kr, kb, full = _matrix(colour)
-    luma, blue, red = pixels.unbind(-1)
-    swing = 1.0 if full else 255 / 224
-    blue, red = (blue - 128).mul_(2 * (1 - kb) * swing), (red - 128).mul_(2 * (1 - kr) * swing)  # B - Y, R - Y
-    green = (blue * (kb / (kr + kb - 1))).add_(red, alpha=kr / (kr + kb - 1))  # G - Y: Y is the three's weighted mean
-    luma = luma if full else (luma - 16).mul_(255 / 219)
-    rgb = torch.stack((red, green, blue)).add_(luma)  # [3, ...]: planar in memory, as models take it
+    luma, *chroma = split_planes(stored, *rgb.shape[2:])
+    luma, small = luma.to(torch.float32), torch.stack(chroma, dim=1).to(torch.float32).sub_(128)
+    if not full:
+        luma, small = luma.sub_(16).mul_(255 / 219), small.mul_(255 / 224)
+    blue, red = torch.nn.functional.interpolate(small, size=rgb.shape[2:], mode="bilinear").unbind(1)
+    to_blue, to_red = 2 * (1 - kb), 2 * (1 - kr)  # of B - Y and R - Y
+    torch.add(luma, red, alpha=to_red, out=rgb[0])
+    torch.add(luma, blue, alpha=to_blue, out=rgb[2])
+    rest = kr + kb - 1  # G - Y follows, as Y is the three's weighted mean
+    torch.add(luma, red, alpha=to_red * kr / rest, out=rgb[1]).add_(blue, alpha=to_blue * kb / rest)
     for channel, cut_off in zip(rgb, _CUT_OFF[full], strict=True):
-        channel.sub_(cut_off)
-    return rgb.clamp_(0, 255).movedim(0, -1)
+        channel.sub_(cut_off).clamp_(0, 255)
 
 
 def from_rgb(image: np.ndarray, colour: str) -> list[np.ndarray]:
-    """Planes Y, Cb and Cr of RGB uint8 [h, w, 3], uint8 [h, w] each: the inverse of `to_rgb`, rounded."""
+    """Planes Y, Cb and Cr of RGB uint8 [h, w, 3], uint8 [h, w] each: the inverse of `to_rgb`, rounded, none halved."""
     kr, kb, full = _matrix(colour)
     red, green, blue = np.moveaxis(image.astype(np.float32) + np.array(_CUT_OFF[full], dtype=np.float32), -1, 0)
     luma = kr * red + (1 - kr - kb) * green + kb * blue
@@ -105,7 +137,8 @@ def rgb_frames(video: VideoFrames, rows: np.ndarray) -> np.ndarray:
         return frames
     import torch
 
-    return to_rgb(torch.from_numpy(frames).to(torch.float32), video.colour).round().to(torch.uint8).numpy()
+    levels = to_rgb(torch.from_numpy(frames), video.colour, video.size)  # [3, R, H, W]
+    return levels.round().to(torch.uint8).movedim(0, -1).numpy()
 
 
 def _matrix(colour: str) -> tuple[float, float, bool]:

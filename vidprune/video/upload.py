@@ -19,7 +19,7 @@ class UploadedFrames(VideoFrames):
     """Decoded frames whose copy on a device is under way or done.
 
     Attributes:
-        pixels: uint8 [F, H, W, 3] on the device; to be read only after `ready`.
+        pixels: the frames' copy on the device; to be read only after `ready`.
         ready: a CUDA event.
     """
 
@@ -59,7 +59,7 @@ def to_device(array: np.ndarray, device: str | torch.device) -> torch.Tensor:
 
 
 def frames_on(video: VideoFrames, device: str | torch.device) -> torch.Tensor:
-    """The frames, uint8 [F, H, W, 3], on `device`: the copy that is there already, or one made now."""
+    """The frames, as `VideoFrames` has them, on `device`: the copy that is there already, or one made now."""
     import torch
 
     if not isinstance(video, UploadedFrames) or video.pixels.device != torch.device(device):

@@ -162,7 +162,7 @@ def cut_views(
     """
     import torch
 
-    height, width = video.frames.shape[1:3]
+    height, width = video.size
     if min(height, width) != plan.short_side:
         raise ConfigError(f"frames of {height} x {width} do not have the plan's short side of {plan.short_side}")
     offsets, size = plan.crop_offsets(height, width), plan.crop_size
@@ -199,14 +199,10 @@ def _levels(
     std: Sequence[float],
 ) -> torch.Tensor:
     """Some frames, normalised: [3, R, H, W]. Each once, however many views show it, and planes first: half the time."""
-    import torch
-
-    pixels = frames_on(video, device)  # [F, H, W, 3]
-    if len(rows) < len(pixels):
-        pixels = pixels[to_device(rows, device)]
-    if video.colour != "rgb":
-        pixels = to_rgb(pixels.to(torch.float32), video.colour)
-    planes = pixels.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    stored = frames_on(video, device)
+    if len(rows) < len(stored):
+        stored = stored[to_device(rows, device)]
+    planes = to_rgb(stored, video.colour, video.size)
     for plane, channel_mean, channel_std in zip(planes, mean, std, strict=True):  # numbers, not tensors: no upload
         plane.div_(255).sub_(channel_mean).div_(channel_std)
     return planes.to(dtype)

@@ -142,7 +142,7 @@ def _view_pixels(video: VideoFrames, plan: ViewPlan, segment: int) -> tuple[np.n
     """uint8 [T, H, W, 3] of the centre crop of one segment, and its source frame numbers."""
     numbers = plan.frame_indices(video.num_frames_total)[segment]  # [T]
     rows = np.searchsorted(video.frame_numbers, numbers)
-    top, left = plan.crop_offsets(*video.frames.shape[1:3])[0]
+    top, left = plan.crop_offsets(*video.size)[0]
     size = plan.crop_size
     frames = rgb_frames(video, rows)
     return frames[:, top : top + size, left : left + size], [int(n) for n in numbers]
