@@ -1,7 +1,7 @@
 """A GPU that is not there: tensors that say `cuda:0`, compute on the CPU, and tell what a real GPU would wait for.
 
 Python sees `tensor.device == cuda:0` and `tensor.is_cuda`; PyTorch's C++ sees a meta tensor; the values are those of
-the CPU tensor inside. So code runs as it would on a GPU, with true results, and `StandInGPU` sees every operation of it.
+the CPU tensor inside. So code runs as it would on a GPU, with true results, and every operation of it is seen.
 """
 
 from __future__ import annotations

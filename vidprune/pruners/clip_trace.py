@@ -38,7 +38,10 @@ def trace_of_clips(trace: PruneTrace, num_frames: int, proposal_map: Tensor | No
     assignment = torch.where(assignment < 0, -1, assignment + before).flatten(1)  # [B, T * N]
     sizes = None if trace.sizes is None else trace.sizes.unflatten(0, (-1, num_frames)).flatten(1)
     if len(trace.plans) > 1:  # frames kept different numbers: padding goes to the end of the clip
-        order = (kept < 0).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(counts.sum(dim=1).max())]
+        finals = [plan[-1].mlp for plan in trace.plans]  # per frame, prefix tokens included; no need to read `counts`
+        num_prefix = max(finals) - trace.kept_index.shape[1]
+        longest = max(sum(finals[i : i + num_frames]) for i in range(0, len(finals), num_frames))
+        order = (kept < 0).to(torch.uint8).argsort(dim=1, stable=True)[:, : longest - num_frames * num_prefix]
         kept = kept.gather(1, order)
         sizes = None if sizes is None else sizes.gather(1, order)
     return replace(trace, kept_index=kept, assignment=assignment, sizes=sizes)
