@@ -17,6 +17,7 @@ from vidprune.config.classes import (
     SweepGrid,
 )
 from vidprune.config.fields import build, check_types, checked_keys, names_of
+from vidprune.config.yaml_text import MAX_BYTES, parse_yaml
 from vidprune.errors import ConfigError
 
 _RUN_KEYS = names_of(RunConfig)
@@ -35,14 +36,17 @@ def load_config(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
 
 def read_data(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds."""
-    import yaml
-
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path} is no config: it is larger than {MAX_BYTES:,} bytes")
+    try:
+        data = parse_yaml(content.decode("utf-8-sig"))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not valid YAML: {error}") from None
     if not isinstance(data or {}, Mapping):
         raise ConfigError(f"{path} must be a mapping of keys to values, got {data!r}")
     return dict(data or {})
@@ -53,16 +57,14 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
 
     A number steps into a list: "method.0.keep_ratio=0.5". Unknown keys are found when the result is parsed.
     """
-    import yaml
-
     changed = copy.deepcopy(dict(data))
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not all(path.split(".")):
             raise ConfigError(f"a setting is key=value, such as method.keep_ratio=0.5, got {setting!r}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except ConfigError:
             raise ConfigError(f"setting {path}: {text!r} is no YAML value, such as 0.5, word or [1, 2]") from None
         *parents, last = path.split(".")
         place: Any = changed
