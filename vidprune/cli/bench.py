@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidprune.cli import options as opt
+from vidprune.cli.bench_table import show
 from vidprune.config import DEMO, ModelConfig, RunConfig
 from vidprune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from torch import nn
 
 app = typer.Typer(
@@ -31,34 +30,11 @@ Methods = Annotated[
         "r=40'; repeat for more rows. Dense is always the first.",
     ),
 ]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Also write the rows here, with command, device, versions.")]
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", help="Also write the rows to this file (replaced), with command, device, versions."),
+]
 Rounds = Annotated[int, typer.Option(help="Timed rounds; figures are medians over them.")]
-HEADERS = {
-    "num_frames": "frames",
-    "num_wanted": "wanted",
-    "num_decoded": "decoded",
-    "cpu_ms": "CPU ms",
-    "ms_per_view": "ms/view",
-    "views_per_s": "views/s",
-    "speed_up": "speed",
-    "gmacs_reduction": "fewer",
-    "proposal_ms": "prop. ms",
-    "share_of_bound": "of bound",
-    "peak_mib": "MiB",
-    "mean_gap": "gap",
-    "psnr_db": "PSNR",
-    "num_videos": "videos",
-    "decode_videos_per_s": "decode/s",
-    "model_videos_per_s": "model/s",
-    "videos_per_s": "all/s",
-    "share_of_slowest": "of slowest",
-    "shared_cores_videos_per_s": "shared/s",
-    "decode_ms": "decode ms",
-    "transfer_ms": "transfer",
-    "vit_ms": "ViT ms",
-    "wait_share": "waiting",
-}
-"""Columns on the screen; --json and --csv have the full names."""
 DEFAULT_METHODS = ("papr keep_ratio=.45", "random keep_ratio=.45")
 
 
@@ -71,11 +47,14 @@ def decode(
 ) -> None:
     """CPU time of reading the 5x3 views' frames, by every decoder, against decoding alone."""
     from vidprune.cli.inputs import expand_inputs
+    from vidprune.cli.outputs import prepare_file
     from vidprune.cli.screen import progress, warn
     from vidprune.errors import VideoDecodeError
     from vidprune.profiling.decode_speed import DecodeSpeed, measure_decode
     from vidprune.video import ViewPlan
 
+    if csv is not None:
+        prepare_file(csv)
     rows: list[DecodeSpeed] = []
     with progress(expand_inputs(inputs), "decode") as files:
         for file in files:
@@ -83,7 +62,7 @@ def decode(
                 rows += measure_decode(file, ViewPlan(), rounds=rounds)
             except VideoDecodeError as error:
                 warn(f"left out: {error}")
-    _show(rows, "Decoding: CPU time per video, ratio to decoding alone", csv, as_json, "cpu")
+    show("decode", rows, "Decoding: CPU time per video", csv=csv, as_json=as_json, device="cpu")
 
 
 @app.command("model")
@@ -104,11 +83,14 @@ def model(
 ) -> None:
     """Milliseconds per view, dense and under each method, proposal included; outputs are checked first."""
     from vidprune.cli.inputs import expand_inputs
+    from vidprune.cli.outputs import prepare_file
     from vidprune.config import build_views
     from vidprune.inference import reader_for
     from vidprune.profiling.model_speed import measure_models
 
     run = _run(model, checkpoint, device, dtype, compile)
+    if csv is not None:
+        prepare_file(csv)
     models = build_models(run, method or DEFAULT_METHODS)
     frames = plan = None
     if video is not None:
@@ -120,7 +102,7 @@ def model(
         for size in batch or [1]
         for row in measure_models(models, batch=size, rounds=rounds, video=frames, plan=plan)
     ]
-    _show(rows, f"{run.model.name}: time per view", csv, as_json, _device_of(models))
+    show("model", rows, f"{_title(models, run)}: time per view", csv=csv, as_json=as_json, device=_device_of(models))
 
 
 @app.command("pipeline")
@@ -140,6 +122,7 @@ def pipeline(
 ) -> None:
     """Throughput of an evaluation against its slowest stage, and where a video's time goes."""
     from vidprune.cli.inputs import expand_inputs
+    from vidprune.cli.outputs import prepare_file
     from vidprune.config import build_views
     from vidprune.profiling.pipeline_speed import measure_pipeline
 
@@ -148,6 +131,8 @@ def pipeline(
         raise ConfigError(f"num-videos must be at least 2, got {num_videos}")
     repeated = [files[i % len(files)] for i in range(num_videos)]
     run = _run(model, checkpoint, device, dtype, compile)
+    if csv is not None:
+        prepare_file(csv)
     models = build_models(run, method or DEFAULT_METHODS)
     plan = build_views(run, next(iter(models.values())))
     rows = [
@@ -155,7 +140,8 @@ def pipeline(
         for number in workers or [1]
         for name, one in models.items()
     ]
-    _show(rows, f"{run.model.name}: an evaluation and its stages alone", csv, as_json, _device_of(models))
+    title = f"{_title(models, run)}: an evaluation and its stages alone"
+    show("pipeline", rows, title, csv=csv, as_json=as_json, device=_device_of(models))
 
 
 def build_models(run: RunConfig, methods: Sequence[str]) -> dict[str, nn.Module]:
@@ -182,7 +168,9 @@ def build_models(run: RunConfig, methods: Sequence[str]) -> dict[str, nn.Module]
 def parse_methods(text: str) -> list[dict[str, Any]]:
     """'papr keep_ratio=.55 + tome r=40' -> one mapping per method of the chain."""
     chain = []
-    for part in text.split(" + "):
+    for part in re.split(r"\s*\+\s*(?=[a-z_]+(?:\s|$))", text.strip()):  # not the + of 1e+2
+        if not part:
+            raise ConfigError(f"--method takes a name and its fields, such as 'papr keep_ratio=.45', got {text!r}")
         name, *fields = part.split()
         chain.append(opt.method_fields(name, fields))
     return chain
@@ -197,40 +185,10 @@ def _run(
     )
 
 
+def _title(models: dict[str, nn.Module], run: RunConfig) -> str:
+    weights = "" if getattr(models["dense"], "checkpoint_source", None) else ", random weights"
+    return f"{run.model.name}, {run.dtype}{weights}"
+
+
 def _device_of(models: dict[str, nn.Module]) -> str:
     return str(next(next(iter(models.values())).parameters()).device)
-
-
-def _show(rows: Sequence[DataclassInstance], title: str, csv: Path | None, as_json: bool, device: str) -> None:
-    from rich.table import Table
-
-    from vidprune.cli.screen import console
-    from vidprune.profiling.measured_csv import versions, write_measured
-    from vidprune.profiling.timing import machine
-
-    if not rows:
-        raise ConfigError("nothing was measured")
-    if csv is not None:
-        write_measured(csv, rows, command=["vidprune", *sys.argv[1:]], machine=machine(device))
-    if as_json:
-        for row in rows:
-            print(json.dumps(asdict(row) | {"machine": machine(device), "versions": versions()}))
-        return
-    table = Table(title=f"{title} ({machine(device)})", title_justify="left")
-    for name, value in asdict(rows[0]).items():
-        is_text = isinstance(value, str)
-        table.add_column(
-            HEADERS.get(name, name), justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text
-        )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in asdict(row).values()))
-    screen = console()
-    if not screen.is_terminal:  # a file or a pipe has no width to keep to
-        screen.width = max(screen.width, 200)
-    screen.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

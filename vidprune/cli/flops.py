@@ -6,11 +6,13 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vidprune.cli import options as opt
+from vidprune.cli.outputs import prepare_file
 from vidprune.errors import ConfigError
 
 DEPENDS = "* depends on the input"
@@ -64,7 +66,7 @@ def flops(
             run = opt.resolve(config, model={"name": model}, method=fields, views={}, settings=settings)
             rows.append(_row(run.model.name, run.method, convention))
     if csv_file is not None:
-        _write_csv(csv_file, rows)
+        _write_csv(prepare_file(Path(csv_file)), rows)
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -78,11 +80,22 @@ def _row(model_name: str, method: object, convention: str) -> dict[str, Any]:
     from vidprune.config import without_weights
     from vidprune.flops_table import count_model
 
-    steps = without_weights(method)
+    steps = [_with_defaults(step, model_name) for step in without_weights(method)]
     fields = {k: v for step in reversed(steps) for k, v in step.items()}  # of a chain, the first step's come first
     fields["name"] = "+".join(step["name"] for step in steps)
     row = {"model": model_name} | {k: v for k, v in fields.items() if isinstance(v, str | float | int)}
     return row | _costs(count_model(model_name, steps, convention))
+
+
+def _with_defaults(step: dict[str, Any], model_name: str) -> dict[str, Any]:
+    """The step with the proposal that it does not name, so that a row says what was counted."""
+    from vidprune.config import ModelConfig, build_method
+    from vidprune.pruners.papr import PaPr
+
+    built = build_method(step, ModelConfig(model_name))
+    if not isinstance(built, PaPr) or not isinstance(built.proposal, str):
+        return step
+    return {"proposal": built.proposal} | step
 
 
 def _counts_row(model: str | None, counts: str, mlp_counts: str | None, convention: str) -> dict[str, Any]:
@@ -118,10 +131,10 @@ def _table_rows(path: str) -> list[dict[str, Any]]:
     return [counted.as_dict() for counted in count_rows(rows, convention)]
 
 
-def _write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
