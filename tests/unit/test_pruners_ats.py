@@ -47,6 +47,12 @@ def test_sampling_equals_brute_force(sharpness: float, num_tokens: int, num_leve
         assert index.tolist() == sampled_by_hand(scores, num_levels)
 
 
+def test_a_level_between_two_tokens_takes_the_first_and_what_is_no_score_counts_as_zero() -> None:
+    assert drawn(torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0]), 3).tolist() == [1, 2, 4]  # sums 0 to 1, levels .25, .625, 1
+    odd = torch.tensor([float("nan"), 1.0, 1.0, -2.0, 2.0, -2.0])
+    assert drawn(odd, 4).tolist() == sampled_by_hand(np.array([0.0, 1.0, 1.0, 0.0, 2.0, 0.0]), 4)
+
+
 def test_sampling_of_ties_keeps_the_first_and_spreads_over_equal_scores() -> None:
     assert drawn(torch.tensor([0.0, 2.0, 0.0, 2.0]), 3).tolist() == [1, 3]
     equal = drawn(torch.ones(100), 10)
