@@ -38,6 +38,7 @@ class FrameBuffer:
         self.source_size = (0, 0)
         self.colour: str | None = None
         self._size = (0, 0)
+        self._planes: list[np.ndarray] = []
         self._frames: np.ndarray | None = None
 
     def put(self, row: int, image: np.ndarray) -> None:
@@ -54,8 +55,9 @@ class FrameBuffer:
             self._start(planes[0], colour)
             num_levels = sum(h * w for h, w in plane_sizes(*self._size))
             self._frames = np.empty((len(self.wanted), num_levels), dtype=np.uint8)
-        for target, plane in zip(split_planes(self._frames[row], *self._size), planes, strict=True):
-            _resize_into(target, plane)
+            self._planes = split_planes(self._frames, *self._size)  # views of it: [F, h, w] each
+        for rows, plane in zip(self._planes, planes, strict=True):
+            _resize_into(rows[row], plane)
         self.decoded[row] = True
 
     def _start(self, image: np.ndarray, colour: str) -> None:
