@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -17,16 +19,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("predict")(predict.predict)
-app.command("evaluate")(evaluate.evaluate)
-app.command("sweep")(sweep.sweep)
-app.command("report")(report.report)
-app.command("visualize")(visualize.visualize)
-app.command("flops")(flops.flops)
-app.command("list")(listing.list_names)
-app.command("validate")(validate.validate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("demo")(demo.demo)
+VERBS: dict[str, Callable[..., Any]] = {  # in the order of the help: look, ask, measure, and the rest
+    "demo": demo.demo,
+    "predict": predict.predict,
+    "visualize": visualize.visualize,
+    "validate": validate.validate,
+    "evaluate": evaluate.evaluate,
+    "sweep": sweep.sweep,
+    "report": report.report,
+    "flops": flops.flops,
+    "calibrate": calibrate.calibrate,
+    "list": listing.list_names,
+}
+for _name, _verb in VERBS.items():
+    _paragraphs = (inspect.getdoc(_verb) or "").split("\n\n")
+    app.command(_name, help="\n\n".join(" ".join(one.split()) for one in _paragraphs))(_verb)  # as wide as the screen
 app.add_typer(bench.app, name="bench")
 
 
@@ -38,7 +45,9 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; accepted anywhere.")] = False,
 ) -> None:
     """Handled in `vidprune.cli.main` (debug) and `_show_version`."""

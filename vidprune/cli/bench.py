@@ -22,12 +22,14 @@ app = typer.Typer(
     help="Measure decoding, models, or a whole evaluation: medians of runs in turn.", no_args_is_help=True
 )
 
+Model = Annotated[str | None, typer.Option(help="Model name, see `vidprune list models`.", show_default=DEMO)]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
         "--method",
         help="A method and its fields, such as 'papr keep_ratio=.45 proposal=x3d_s' or 'papr keep_ratio=.55 + tome "
         "r=40'; repeat for more rows. Dense is always the first.",
+        show_default="papr and random at .45",
     ),
 ]
 Csv = Annotated[
@@ -67,10 +69,12 @@ def decode(
 
 @app.command("model")
 def model(
-    model: opt.Model = None,
+    model: Model = None,
     checkpoint: opt.Checkpoint = None,
     method: Methods = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Views per pass; repeat for more rows.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Views per pass; repeat for more rows.", show_default="1")
+    ] = None,
     video: Annotated[
         str | None, typer.Option(help="Take views of this file, not noise; proposals of whole videos need one.")
     ] = None,
@@ -108,12 +112,14 @@ def model(
 @app.command("pipeline")
 def pipeline(
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, or demo.")],
-    model: opt.Model = None,
+    model: Model = None,
     checkpoint: opt.Checkpoint = None,
     method: Methods = None,
     num_videos: Annotated[int, typer.Option(help="Videos per run; the inputs are repeated up to it.")] = 32,
-    workers: Annotated[list[int] | None, typer.Option(help="Decode processes; repeat for more rows.")] = None,
-    views_per_batch: Annotated[int | None, typer.Option(help="Views per pass; by default one video's.")] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(help="Decode processes; repeat for more rows.", show_default="1")
+    ] = None,
+    views_per_batch: Annotated[int | None, typer.Option(help="Views per pass.", show_default="one video's")] = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
     compile: opt.Compile = None,

@@ -36,7 +36,9 @@ def calibrate(
     backend: opt.Backend = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Average inter-layer scores and the similarity of tokens over some inputs, for `STAR(calibration=...)`.
+    """Measure on some inputs which tokens matter to a model's answer, for the methods star and adaptive_star.
+
+    Use the file as `--method star --method-option calibration=FILE.npz`, in Python as `vp.STAR(..., calibration=FILE)`.
 
     Files that cannot be read are reported and left out; the exit code is then 2.
     """

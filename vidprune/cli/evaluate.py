@@ -29,6 +29,8 @@ def evaluate(
 ) -> None:
     """Evaluate a list of videos; every one gets a row, with its prediction or with the reason why there is none.
 
+    Labels are needed for accuracy alone: a folder or a list of videos will do, and gives predictions.csv.
+
     Stop it at any time: the same command goes on where it stopped, and refuses to mix results of different settings.
     Under `torchrun` every process takes its share. The exit code is 2 when more videos fail than --max-failed allows.
     """

@@ -7,13 +7,40 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
-import typer
-
+from vidprune.cli.flag_types import Backend as Backend
+from vidprune.cli.flag_types import Checkpoint as Checkpoint
+from vidprune.cli.flag_types import ClassNames as ClassNames
+from vidprune.cli.flag_types import Colour as Colour
+from vidprune.cli.flag_types import Compile as Compile
+from vidprune.cli.flag_types import Config as Config
+from vidprune.cli.flag_types import Crops as Crops
+from vidprune.cli.flag_types import Device as Device
+from vidprune.cli.flag_types import Dtype as Dtype
+from vidprune.cli.flag_types import InputTreatment as InputTreatment
+from vidprune.cli.flag_types import Json as Json
+from vidprune.cli.flag_types import KeepRatio as KeepRatio
+from vidprune.cli.flag_types import Limit as Limit
+from vidprune.cli.flag_types import ManifestFormat as ManifestFormat
+from vidprune.cli.flag_types import MaxFailed as MaxFailed
+from vidprune.cli.flag_types import Method as Method
+from vidprune.cli.flag_types import MethodOptions as MethodOptions
+from vidprune.cli.flag_types import Model as Model
+from vidprune.cli.flag_types import Out as Out
+from vidprune.cli.flag_types import Proposal as Proposal
+from vidprune.cli.flag_types import ProposalCheckpoint as ProposalCheckpoint
+from vidprune.cli.flag_types import Protocol as Protocol
+from vidprune.cli.flag_types import RetryFailed as RetryFailed
+from vidprune.cli.flag_types import Root as Root
+from vidprune.cli.flag_types import Segments as Segments
+from vidprune.cli.flag_types import Settings as Settings
+from vidprune.cli.flag_types import Store as Store
+from vidprune.cli.flag_types import TimeoutS as TimeoutS
+from vidprune.cli.flag_types import ViewsPerBatch as ViewsPerBatch
+from vidprune.cli.flag_types import Workers as Workers
 from vidprune.config import (
     DEMO,
-    DTYPES,
     EvaluateConfig,
     RunConfig,
     apply_settings,
@@ -23,45 +50,6 @@ from vidprune.config import (
 )
 from vidprune.errors import ConfigError
 from vidprune.pruners import METHODS
-
-Model = Annotated[str | None, typer.Option(help="Model name (see `vidprune list`), or demo for the shipped one.")]
-Checkpoint = Annotated[str | None, typer.Option(help="Its weights: .pth, .safetensors or a Hugging Face folder.")]
-Method = Annotated[str | None, typer.Option(help="papr, tome, evit, random, dense, ... (see `vidprune list`).")]
-MethodOptions = Annotated[
-    list[str] | None,
-    typer.Option("--method-option", help="Another field of the method, such as r=65; repeatable."),
-]
-KeepRatio = Annotated[float | None, typer.Option(help="Share of the tokens that stay, in (0, 1].")]
-Proposal = Annotated[str | None, typer.Option(help="Network that marks the tubelets (papr only).")]
-ProposalCheckpoint = Annotated[str | None, typer.Option(help="The proposal's weights.")]
-InputTreatment = Annotated[str | None, typer.Option(help="How the proposal sees the clip: release, native, own_norm.")]
-Protocol = Annotated[str | None, typer.Option(help="videomae or mmaction.")]
-Segments = Annotated[int | None, typer.Option("--num-segments", help="Temporal segments per video.")]
-Crops = Annotated[int | None, typer.Option("--num-crops", help="Spatial crops per segment.")]
-ClassNames = Annotated[str | None, typer.Option(help="kinetics400, imagenet1k, demo, or a file of names.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Dtype = Annotated[str | None, typer.Option(help=", ".join(DTYPES) + ".")]
-Backend = Annotated[str | None, typer.Option(help="Decoder: pyav, decord, torchcodec.")]
-Colour = Annotated[str | None, typer.Option(help="rgb, or yuv to make RGB on the device (pyav only).")]
-Compile = Annotated[bool | None, typer.Option("--compile", help="Run the model through torch.compile.")]
-ViewsPerBatch = Annotated[int | None, typer.Option(min=1, help="Views per forward pass; default: one video's.")]
-Config = Annotated[str | None, typer.Option(help="YAML file with any of these; flags override it.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Set any key of the config, such as method.keep_ratio=0.3; repeatable, wins over all."),
-]
-Out = Annotated[str | None, typer.Option(help="Folder of the results; the same command goes on where it stopped.")]
-Root = Annotated[str | None, typer.Option(help="Folder that the manifest's relative paths start from.")]
-ManifestFormat = Annotated[str | None, typer.Option("--format", help="The manifest's format.  [default: auto]")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Decode processes; 0 decodes in this one.")]
-TimeoutS = Annotated[float | None, typer.Option(help="Give up decoding a file after so many seconds.  [default: 120]")]
-MaxFailed = Annotated[int | None, typer.Option(min=0, help="Failures that still count as success.  [default: 0]")]
-Store = Annotated[
-    str | None, typer.Option(help="Keep every view's logits, or only the averaged probs.  [default: logits]")
-]
-RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="Try failed videos again.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take only the first so many videos.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 DEFAULT_KEEP_RATIO = 0.45  # PaPr's table 8: VideoMAE-B at 81.18 of 81.21 top-1
 
@@ -98,9 +86,10 @@ class RunFlags:
     def resolve_evaluation(self, **own: Any) -> EvaluateConfig:
         """The same for an evaluation, whose `own` flags are None where they were not given."""
         data = self._file(parse_evaluation, own) | _given(own)
-        missing = [name for name in ("manifest", "out") if name not in apply_settings(data, self.settings or ())]
+        ways = {"manifest": "a list or folder of videos (MANIFEST)", "out": "a folder for its results (--out FOLDER)"}
+        missing = [way for name, way in ways.items() if name not in apply_settings(data, self.settings or ())]
         if missing:
-            raise ConfigError(f"an evaluation needs {' and '.join(missing)}: as arguments or in the --config file")
+            raise ConfigError(f"an evaluation needs {' and '.join(missing)}, here or in the --config file")
         return parse_evaluation(self._over(data))
 
     def _file(self, parse: Callable[..., object], own: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -68,6 +68,6 @@ def judge(report: EvaluationReport, max_failed: int) -> None:
         warn(f"failed: {failure.reason}")
     warn(
         f"{report.num_failed} videos failed, --max-failed allows {max_failed}; all are named in "
-        f"{Path(report.run) / 'predictions.csv'}"
+        f"{Path(report.run) / 'predictions.csv'}; the same command with --retry-failed tries them again"
     )
     raise typer.Exit(2)

@@ -16,7 +16,7 @@ MAX_LINES = 20  # of problems on a screen; --json has all
 
 
 def validate(
-    path: Annotated[str, typer.Argument(help="A list of videos, a folder of class folders, or a YAML config.")],
+    path: Annotated[str, typer.Argument(help="A list of videos, a folder of class folders, demo, or a YAML config.")],
     root: Annotated[str | None, typer.Option(help="Folder of relative paths; else the list's own folder.")] = None,
     format: Annotated[str, typer.Option(help="auto, videomae, mmaction, paths, csv, kinetics, folder.")] = "auto",
     class_names: opt.ClassNames = None,
@@ -57,12 +57,13 @@ def _check_manifest(
     num_classes: int | None,
     own_label_order: bool,
 ) -> dict[str, Any]:
+    from vidprune.config import demo_or_path
     from vidprune.evaluation.inspection import inspect_manifest
     from vidprune.labels import class_names as read_class_names
 
     names = read_class_names(class_names, num_classes) if class_names else None
     report = inspect_manifest(
-        path,
+        demo_or_path(path),
         root=root,
         format=format,
         class_names=names,
@@ -112,8 +113,12 @@ def _manifest_facts(report: dict[str, Any]) -> dict[str, str]:
         low, high = report["label_range"]
         empty = f", {report['num_empty_classes']} classes have no video" if report["num_empty_classes"] else ""
         facts["labels"] = f"{report['num_classes_seen']} classes from {low} to {high}{empty}"
-        facts["fewest videos"] = _counts(report["fewest"])
-        facts["most videos"] = _counts(report["most"])
+        per_class = [report[end][0]["num_videos"] for end in ("fewest", "most")]
+        if per_class[0] == per_class[1]:
+            facts["videos per class"] = f"{per_class[0]:,}"
+        else:
+            facts["fewest videos"] = _counts(report["fewest"])
+            facts["most videos"] = _counts(report["most"])
     if report["num_labelled"] < report["num_videos"]:
         facts["without label"] = f"{report['num_videos'] - report['num_labelled']:,}"
     facts["repeated rows"] = f"{report['num_repeated']:,}"

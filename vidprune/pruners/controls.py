@@ -13,6 +13,12 @@ from vidprune.tokens.rounding import check_ratio
 
 @dataclass(frozen=True)
 class _Control(Pruner):
+    """Keep so many tokens by a rule that nobody trained.
+
+    Args:
+        keep_ratio: share of the tokens that stay, in (0, 1].
+    """
+
     keep_ratio: float
 
     def __post_init__(self) -> None:
@@ -33,7 +39,11 @@ class _PlaceControl(StageOptions, _Control):
 
 @dataclass(frozen=True)
 class Random(_PlaceControl):
-    """Keep a random subset, the same for the same clip and seed, whatever its batch."""
+    """Keep a random subset, the same for the same clip and seed, whatever its batch.
+
+    Args:
+        seed: another one draws another subset.
+    """
 
     seed: int = 0
     name = "random"
