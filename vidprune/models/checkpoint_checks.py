@@ -54,8 +54,9 @@ def check_classes(found: FoundSize, num_classes: int | None) -> None:
 
 
 def check_names_and_shapes(state: StateDict, model: nn.Module) -> None:
-    """Every parameter is there, nothing is left over, every shape fits."""
-    expected = {name: value.shape for name, value in model.state_dict().items()}
+    """Every parameter is there, nothing is left over, every shape fits, and so does the kind of number."""
+    wanted = model.state_dict()
+    expected = {name: value.shape for name, value in wanted.items()}
     missing = [name for name in expected if name not in state]
     unused = [name for name in state if name not in expected]
     if missing or unused:
@@ -67,6 +68,9 @@ def check_names_and_shapes(state: StateDict, model: nn.Module) -> None:
     wrong = [f"{n} {list(state[n].shape)} instead of {list(s)}" for n, s in expected.items() if state[n].shape != s]
     if wrong:
         raise CheckpointError(f"its shapes do not fit the model: {name_some(wrong)}")
+    whole = [n for n, value in wanted.items() if value.is_floating_point() and not state[n].is_floating_point()]
+    if whole:
+        raise CheckpointError(f"whole numbers stand in place of weights: {name_some(whole)}")
 
 
 def check_biases_survived(state: StateDict, depth: int) -> None:

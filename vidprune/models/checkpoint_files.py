@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ StateDict = dict[str, Tensor]
 
 # VideoMAE's own loader asks for "model", then "module" (DeepSpeed); mmengine and Lightning write "state_dict".
 _WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "model_state")
+_MAX_WRAPPERS = 4
 _FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -32,13 +34,14 @@ def read_tensors(path: str | Path) -> StateDict:
             an index of shards (`*.index.json`), or a Hugging Face folder with one of these.
 
     Raises:
-        CheckpointError: missing, empty, truncated or foreign files, and files that would need unpickling.
+        CheckpointError: missing, empty, truncated or foreign files, files that would need unpickling, and weights that
+            are not finite.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         path = _file_in_folder(path)
     tensors = _read_shards(path) if _is_json(path) else _read_file(path)
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return weights_io.plain_weights(tensors, path)
 
 
 def name_some(names: list[str], limit: int = 8) -> str:
@@ -55,7 +58,7 @@ def _file_in_folder(folder: Path) -> Path:
 
 
 def _is_json(path: Path) -> bool:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     with path.open("rb") as file:
         # A safetensors file whose header is 123 bytes long, modulo 256, starts with "{" too, but then come zero bytes.
@@ -66,7 +69,10 @@ def _is_json(path: Path) -> bool:
 def _read_file(path: Path) -> StateDict:
     """One file's state dict; what a training program keeps beside it (optimizer, epoch, EMA copy) is left."""
     content: Any = weights_io.read_state_dict(path)
-    while inner := next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None):
+    for _ in range(_MAX_WRAPPERS):  # a wrapper may hold itself
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if not inner:
+            break
         content = inner
     foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if foreign:
@@ -83,7 +89,7 @@ def _read_shards(index: Path) -> StateDict:
         weight_map: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(weight_map.values()))
         outside = [shard for shard in shards if Path(shard).name != shard]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{index} is JSON but no index of shards: no usable 'weight_map' in it") from None
     if outside:
         raise CheckpointError(f"{index} names shards outside its folder: {name_some(outside)}")

@@ -140,6 +140,9 @@ def find_size(state: Mapping[str, Tensor]) -> FoundSize:
         raise CheckpointError(
             "no classification head: this is an encoder alone, give the checkpoint fine-tuned from it"
         )
+    for name, weight in (("head.weight", head), ("blocks.0.mlp.fc1.weight", hidden)):
+        if weight is not None and weight.ndim != 2:
+            raise CheckpointError(f"{name} has shape {list(weight.shape)}, a linear layer's weight has 2 axes")
     return FoundSize(
         width=patch.shape[0],
         depth=depth,

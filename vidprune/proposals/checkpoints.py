@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vidprune.errors import CheckpointError
-from vidprune.weights_io import read_state_dict
+from vidprune.weights_io import plain_weights, read_state_dict
 
 _CONTAINERS = ("model_state", "state_dict", "model")
 
@@ -54,7 +54,7 @@ def _unwrap(content: dict[str, object], path: str | Path) -> dict[str, Tensor]:
     weights = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not weights:
         raise CheckpointError(f"{path} holds no weights under {', '.join(_CONTAINERS)} or at its top: {_some(content)}")
-    return weights
+    return plain_weights(weights, path)
 
 
 def _to_pytorchvideo(weights: dict[str, Tensor], path: str | Path) -> tuple[str, dict[str, Tensor]]:
@@ -130,9 +130,15 @@ def _refuse_differences(wanted: dict[str, Tensor], got: dict[str, Tensor], path:
         for key in wanted
         if key in got and got[key].shape != wanted[key].shape
     ]
+    whole = [key for key in wanted if key in got and wanted[key].is_floating_point() > got[key].is_floating_point()]
     faults = [
         f"{len(keys)} {word}: {_some(keys)}"
-        for word, keys in (("missing", missing), ("not known", left_over), ("of another shape", resized))
+        for word, keys in (
+            ("missing", missing),
+            ("not known", left_over),
+            ("of another shape", resized),
+            ("whole numbers", whole),
+        )
         if keys
     ]
     if faults:
