@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -51,14 +52,15 @@ class CompiledForward:
     """A forward pass compiled for the largest batch it has seen; smaller batches run as they would uncompiled.
 
     So the last, smaller batch of a video costs no second compilation of seconds to minutes, and no padding. After the
-    device ran out of memory the next batch sets the size anew.
+    device ran out of memory the next batch sets the size anew. On CUDA the first call compiles, the second records the
+    graph, and from the third on it is replayed.
     """
 
     def __init__(self, forward: Callable[..., Any], *, backend: str | Callable[..., Any], graphs: bool) -> None:
         self.plain = forward
         self.graphs = graphs
         mode = "reduce-overhead" if graphs and backend == "inductor" else None  # CUDA graphs
-        self.compiled = torch.compile(forward, backend=backend, mode=mode, dynamic=False)
+        self.compiled = torch.compile(_with_code_of_its_own(forward), backend=backend, mode=mode, dynamic=False)
         self.batch = 0
 
     def __call__(self, pixels: Tensor, *rest: Any) -> Any:
@@ -70,13 +72,31 @@ class CompiledForward:
         except torch.OutOfMemoryError:
             self.batch = 0
             raise
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.ShortenTraceback as error:  # a compiler that failed, or no Triton, or too old a GPU
+            inner = getattr(error, "inner_exception", None)
+            if isinstance(inner, torch.OutOfMemoryError):  # a smaller batch may still be compiled
+                self.batch = 0
+                raise inner from error
             reason = str(error).strip().splitlines()[0]
             raise UnsupportedModelError(
                 f"this model cannot be compiled here: {reason}; run it without compile"
             ) from error
-        # A CUDA graph writes its results into the same memory every time.
+        # A CUDA graph writes its results into the same memory every time. With copies taken and the results gone, the
+        # next call may write; `cudagraph_mark_step_begin` would say so too, but for all compiled code in the process.
         return _copied(result) if self.graphs else result
+
+
+def _with_code_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` behind a code object that nothing else shares.
+
+    PyTorch counts compilations per code object and runs everything uncompiled from the ninth on
+    (`torch._dynamo.config.recompile_limit`): so it would be with the ninth model of a sweep, as all share one method.
+    """
+
+    def run(*args: Any) -> Any:
+        return forward(*args)
+
+    return FunctionType(run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__)
 
 
 def _copied(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 import torch._dynamo.utils
+from functorch.compile import make_boxed_func
 from torch import Tensor, nn
 
 from tests.evaluations import evaluate, tiny_model
@@ -20,6 +22,7 @@ from vidprune.config.building import build_model
 from vidprune.errors import UnsupportedModelError
 from vidprune.inference import run_views
 from vidprune.models.frame_batch import FrameBatch
+from vidprune.proposals.nets3d import IMAGENET, NetProposal, NetSpec
 from vidprune.pruners.ats import ATS
 from vidprune.pruners.controls import Random
 from vidprune.pruners.papr import PaPr
@@ -128,6 +131,77 @@ def test_where_counts_depend_on_the_input_nothing_is_compiled(caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         assert compile_model(model, backend="eager") is model
     assert caplog.messages == ["not compiled: the number of tokens that random, ats keeps depends on the input"]
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels * self.factor
+
+
+def test_every_model_of_a_sweep_is_compiled() -> None:
+    """All share one method; by itself PyTorch would run the ninth model and all after it uncompiled."""
+    counter, pixels = Counter(), torch.ones(2, 3)
+    models = [Scaled(factor) for factor in range(torch._dynamo.config.recompile_limit + 2)]
+    compiled = [CompiledForward(model.forward, backend=counter, graphs=False) for model in models]
+    for _ in range(2):
+        for factor, forward in enumerate(compiled):
+            assert torch.equal(forward(pixels), pixels * factor)
+    assert counter.frame_count == len(models)
+
+
+def test_only_the_clips_change_their_address() -> None:
+    """All weights are known to stay where they are: a CUDA graph reads them in place and copies the clips alone."""
+    from torch._dynamo.backends.common import aot_autograd
+
+    copied: list[tuple[int, ...]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        static = torch._guards.TracingContext.get().fw_metadata.static_input_indices
+        copied.extend(tuple(value.shape) for index, value in enumerate(inputs) if index not in static)
+        return make_boxed_func(graph.forward)
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv3d(3, 4, 3, padding=1, bias=False), nn.BatchNorm3d(4), nn.ReLU())
+
+    net = NetProposal(NetSpec("small", network, lambda size: size, {"pytorchvideo": IMAGENET}))  # runs its folded copy
+    host = make_host("VideoMAE", depth=1)
+    model = prune(host, PaPr(keep_ratio=0.5, proposal=net))
+    compiled = compile_model(model, backend=aot_autograd(fw_compiler=backend, inference_compiler=backend))
+    run_views(compiled, pixels_for(host, batch=3))
+    assert copied == [(3, 3, 8, 64, 64)]
+
+
+@pytest.mark.parametrize("in_compiler", [True, False])
+def test_out_of_memory_in_the_compiler_is_out_of_memory(in_compiler: bool) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        if in_compiler and len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return graph.forward
+
+    forward = CompiledForward(lambda pixels: pixels * 2, backend=backend, graphs=False)
+    if in_compiler:
+        with pytest.raises(torch.OutOfMemoryError):
+            forward(torch.ones(3, 1))
+    assert torch.equal(forward(torch.ones(2, 1)), torch.full((2, 1), 2.0))
+    assert forward.batch == 2
+
+
+@pytest.mark.parametrize("error", ["TritonMissing", "GPUTooOldForTriton"])
+def test_no_triton_is_one_line(error: str) -> None:
+    from torch._inductor import exc
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        device = types.SimpleNamespace(name="GTX 1080", major=6, minor=1)
+        raise exc.TritonMissing(None) if error == "TritonMissing" else exc.GPUTooOldForTriton(device, None)
+
+    with pytest.raises(
+        UnsupportedModelError, match=r"^this model cannot be compiled here: [^\n]*run it without compile$"
+    ):
+        CompiledForward(lambda pixels: pixels * 2, backend=backend, graphs=False)(torch.ones(2, 1))
 
 
 def test_a_compiler_that_fails_is_one_line() -> None:
