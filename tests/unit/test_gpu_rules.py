@@ -105,6 +105,59 @@ def check_model(model: Any, *inputs: Tensor, reads: int = 0, half: bool = True) 
     assert logits.isfinite().all()
 
 
+# What the stand-in must notice, each on a tensor x [2, 3] on the GPU: what the notice is, and what it is about.
+NOTICED: dict[str, tuple[str, Callable[[Tensor], object]]] = {
+    "a tensor of constants": ("uploads", lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=x.device)),
+    "one like another": ("uploads", lambda x: x.new_tensor([1.0])),
+    "an array": ("uploads", lambda x: torch.from_numpy(np.ones(3)).to(x.device)),
+    "a copy into place": ("uploads", lambda x: x.clone().copy_(torch.ones(2, 3))),
+    "a list as an index": ("uploads", lambda x: x[:, [0, 2]]),
+    "an index on the CPU": ("uploads", lambda x: x[:, torch.arange(2)]),
+    "a number": ("reads", lambda x: float(x.sum())),
+    "a condition": ("reads", lambda x: bool((x > 0).any())),
+    "a list": ("reads", lambda x: x.tolist()),
+    "a copy to the CPU": ("reads", lambda x: x.cpu()),
+    "a copy into the CPU": ("reads", lambda x: torch.empty(2, 3).copy_(x)),
+    "a mask": ("reads", lambda x: x[x > 0]),
+    "places": ("reads", lambda x: (x > 0).nonzero()),
+    "distinct values": ("reads", lambda x: x.unique()),
+    "equality": ("reads", lambda x: torch.equal(x, x)),
+    "a number on the GPU as an index": ("reads", lambda x: x[:, x.argmax() % 3]),
+    "repeats": ("reads", lambda x: x[0].repeat_interleave(torch.ones(3, dtype=torch.int64, device=x.device))),
+    "work on the CPU": ("on_cpu", lambda x: torch.arange(3)),
+    "a number on the CPU": ("on_cpu", lambda x: x + torch.tensor(1.0)),
+}
+REFUSED: dict[str, Callable[[Tensor], object]] = {
+    "same device": lambda x: x + torch.ones(2, 3),
+    "generator": lambda x: torch.rand(2, device=x.device, generator=torch.Generator()),
+    "integers": lambda x: x.long() @ x.long().T,
+    "numpy": lambda x: x.numpy(),
+}
+
+
+@pytest.mark.parametrize("name", NOTICED)
+def test_the_stand_in_notices(name: str) -> None:
+    what, act = NOTICED[name]
+    with stand_in_gpu() as gpu, torch.no_grad():
+        x = torch.ones(2, 3).to("cuda")
+        assert (x.device, x.is_cuda, gpu.uploads.total()) == (CUDA, True, 1)
+        gpu.forget()
+        act(x)
+        assert getattr(gpu, what).total() >= 1
+        gpu.forget()
+        doubled = torch.where(x > 0, x * 2, -1.0).cumsum(dim=1) + torch.arange(3, device=x.device)
+        assert not any((gpu.reads, gpu.uploads, gpu.on_cpu, gpu.unsafe))
+    assert torch.equal(doubled.value, torch.tensor([[2.0, 5.0, 8.0]] * 2))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_stand_in_refuses(name: str) -> None:
+    with stand_in_gpu(), torch.no_grad():
+        x = torch.ones(2, 3).to("cuda")
+        with pytest.raises((RuntimeError, TypeError), match=name):
+            REFUSED[name](x)
+
+
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("host_name", ["VideoMAE", "class token"])
 def test_methods(name: str, host_name: str) -> None:
