@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -10,6 +11,8 @@ def main() -> None:
     from vidprune.cli.app import app
     from vidprune.errors import VidpruneError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [a for a in sys.argv[1:] if a != "--debug"]  # accepted anywhere, before or after the verb
     debug = len(arguments) != len(sys.argv) - 1
     try:

@@ -66,7 +66,8 @@ class RowsFile:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        lines = list(file)  # not str.splitlines, which also splits at characters that a file name may hold
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -95,4 +96,5 @@ def _check_same_run(path: Path, row: Mapping[str, Any], facts: Mapping[str, Any]
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """A row as one line; a file name's bytes that are no UTF-8 become JSON's own escapes."""
+    return json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
