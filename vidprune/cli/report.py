@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 3  # runs that fit beside each other on a screen
 _TOO_WIDE = ("top-5 %", "decoded of listed")  # the notes below the table give the counts
 _POINT = ("model", "method", "z")
+_OF_LISTED = ("top-1 of listed, failures wrong", "top-5 of listed, failures wrong")  # the same where all was decoded
+_BROKEN = {"agreement %": "agree-\nment %"}  # headers that would be wider than their figures
 
 
 def report(
@@ -81,10 +83,11 @@ def print_reports(reports: Sequence[EvaluationReport]) -> None:
     from vidprune.evaluation.files import accuracy_cells
 
     screen = console()
-    table = Table(title="95 % Wilson intervals in brackets", title_justify="left")
+    table = Table(caption="95 % Wilson intervals in brackets", caption_justify="left")
     table.add_column("run", overflow="fold")
-    for number in range(1, len(reports) + 1):
-        table.add_column(str(number), overflow="fold")
+    for one in reports:
+        table.add_column(escape(one.run), overflow="fold")
+    hidden = () if any(one.num_decoded < one.num_listed for one in reports) else _OF_LISTED
     columns = [_facts(one) for one in reports]
     for row in zip(*columns, strict=True):
         table.add_row(row[0][0], *(escape(value) for _, value in row))
@@ -99,7 +102,8 @@ def print_reports(reports: Sequence[EvaluationReport]) -> None:
             table.add_section()
             table.add_row(f"[bold]views averaged by {average}[/]")
             for what in cells[0]:
-                table.add_row(what, *(cell[what] for cell in cells))
+                if what not in hidden:
+                    table.add_row(what, *(cell[what] for cell in cells))
     screen.print(table)
     for one in reports:
         state = "" if one.is_complete else "; incomplete: run `vidprune evaluate` again"
@@ -123,11 +127,14 @@ def _print_rows(comparison: Comparison) -> None:
     if len(set(zip(*(columns[name] for name in names if name in _POINT), strict=True))) == len(overview.rows):
         names.remove("run")  # its name says no more than its method does
     title = ", ".join(f"{name} {text}" for name, text in shared.items())
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in names:
         is_text = name in ("run", "model", "method")
         side: Literal["left", "right"] = "left" if is_text else "right"
-        table.add_column(name.replace(" ", "\n"), overflow="fold", no_wrap=not is_text, justify=side, min_width=3)
+        header = _BROKEN.get(name, "\n".join(name.rsplit(" ", 1)))
+        longest = max(len(word) for text in columns[name] for word in text.split())  # which is not broken
+        width = min(longest, 24) if is_text else 3
+        table.add_column(header, overflow="fold", no_wrap=not is_text, justify=side, min_width=width)
     for row in zip(*(columns[name] for name in names), strict=True):
         table.add_row(*map(escape, row))
     console().print(table)
@@ -148,8 +155,7 @@ def _facts(report: EvaluationReport) -> list[tuple[str, str]]:
     views = report.views
     options = ", ".join(f"{key} {value}" for key, value in report.method.items() if key in ("keep_ratio", "proposal"))
     return [
-        ("folder", report.run),
-        ("model", f"{report.model} ({report.weights})"),
+        ("model", f"{report.model} ({Path(report.weights).name})"),
         ("method", report.method["name"] + (f", {options}" if options else "")),
         ("tokens", report.tokens),
         ("GFLOPs per view", "not recorded" if report.cost is None else f"{report.cost.total_gmacs:.4g}"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vidprune.config import EvaluateConfig, RunConfig, build_model, build_views, demo_or_path, resolve_device
+from vidprune.errors import ConfigError
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.runner import RunnerSettings, run_entries
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vidprune.evaluation.manifests import Manifest, ManifestEntry
 
 MAX_WORKERS = 16
+MANY = 20  # files that are missing one after the other from the start: it is the folder that is wrong
 
 
 def evaluate(
@@ -76,9 +78,20 @@ def manifest_of(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Man
         num_classes=num_classes,
     )
     manifest = dataclasses.replace(manifest, entries=manifest.entries[: config.limit])
+    _refuse_wrong_root(manifest)
     order = check_label_order(manifest, num_classes)
     doubts = (order.text,) if order.status == "disagrees" else ()
     return dataclasses.replace(manifest, warnings=(*manifest.warnings, *doubts))
+
+
+def _refuse_wrong_root(manifest: Manifest) -> None:
+    """A run in which every video fails takes as long as any, and its folder then belongs to the wrong paths."""
+    first = manifest.entries[:MANY]
+    if len(first) == MANY and not any(entry.path.exists() for entry in first):
+        raise ConfigError(
+            f"none of the first {MANY} files of {manifest.source} exists, the first would be {first[0].path}; is --root"
+            " right? `vidprune validate` looks for all of them"
+        )
 
 
 def own_entries(manifest: Manifest) -> list[tuple[int, ManifestEntry]]:
