@@ -8,6 +8,7 @@ import torch
 
 from vidprune.errors import ConfigError
 from vidprune.evaluation.metrics import (
+    ClassResult,
     Share,
     accuracy,
     average_views,
@@ -80,6 +81,14 @@ def test_wilson_equals_scipy(correct: int, total: int) -> None:
     assert share.low <= share.value <= share.high
 
 
+def test_the_ends_of_wilson_s_interval_are_exact_and_impossible_counts_refused() -> None:
+    assert {wilson_interval(0, total)[0] for total in range(1, 200)} == {0.0}
+    assert {wilson_interval(total, total)[1] for total in range(1, 200)} == {1.0}
+    for correct, total in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ConfigError, match=f"got {correct} of {total}"):
+            wilson_interval(correct, total)
+
+
 def test_nothing_decoded_gives_no_figure_but_counts_as_wrong() -> None:
     got = accuracy(np.empty((0, 5), np.int64), np.empty(0, np.int64), num_listed=8)
     assert got.top1 is None
@@ -91,6 +100,7 @@ def test_nothing_decoded_gives_no_figure_but_counts_as_wrong() -> None:
 def test_ties_go_to_the_lower_class_and_few_classes_are_allowed() -> None:
     ranked = top_k(np.array([[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]]), 5)
     assert ranked.tolist() == [[1, 2, 0], [0, 2, 1]]
+    assert top_k(np.tile([0.1, 0.2], (1, 200)), 5).tolist() == [[1, 3, 5, 7, 9]]
     got = accuracy(ranked, np.array([2, 0]), num_listed=2)
     assert got.top1 is not None
     assert got.top5 is not None
@@ -105,3 +115,5 @@ def test_worst_classes_and_what_they_are_taken_for() -> None:
     assert [(r.confused_with, r.num_confused) for r in results] == [(2, 2), (None, 0), (0, 1), (0, 1)]
     assert [r.label for r in worst_classes(results)] == [2, 0, 3]
     assert [r.label for r in worst_classes(results, limit=1)] == [2]
+    tied = [ClassResult(label, videos, 0, None, 0) for label, videos in ((2, 3), (1, 3), (3, 9), (0, 2))]
+    assert [r.label for r in worst_classes(tied)] == [3, 1, 2, 0], "most videos first, then the lower class"

@@ -9,6 +9,7 @@ import pytest
 
 from vidprune.errors import ConfigError
 from vidprune.evaluation.files import write_report
+from vidprune.evaluation.rank_files import find_rank_files, merge_rank_files
 from vidprune.evaluation.store import StoreError
 
 NUM_VIDEOS, SEGMENTS, CROPS, NUM_CLASSES = 37, 5, 3, 11
@@ -73,6 +74,36 @@ def test_merged_figures_follow_videomaes_rules(folder: Path) -> None:
     assert report.views["num_segments"] == SEGMENTS
     assert len((folder / "predictions.csv").read_text().splitlines()) == NUM_VIDEOS + 1
     assert "Tokens kept: not recorded" in (folder / "report.md").read_text()
+
+
+def test_every_figure_of_two_small_files(tmp_path: Path) -> None:
+    lines = [
+        ["50, 100", "big [1000.0, 998.0, 0.0] 0 0 0", "", "broken [1.0, nan, 0.0] 2 1 0", "big [0.0, 0.0, 0.0] 0 1 0"],
+        ["50, 100", "broken [0.0, 5.0, 1.0] 2 0 0"],
+    ]
+    for rank, own in enumerate(lines):
+        (tmp_path / f"{rank}.txt").write_text("\n".join(own) + "\n")
+    header, predictions = merge_rank_files(tmp_path)
+    assert predictions.columns["video_id"] == ["big", "broken"]
+    assert predictions.failed.tolist() == [False, True]
+    assert {name: ranked.tolist() for name, ranked in predictions.ranked.items()} == {
+        "probs": [[0, 1, 2], [-1, -1, -1]],
+        "logits": [[0, 1, 2], [-1, -1, -1]],
+    }
+    two = 1 / (1 + np.exp(-2.0))  # of logits 1000, 998 and a third that is nothing beside them
+    np.testing.assert_allclose(predictions.prob, [(two + 1 / 3) / 2, np.nan])
+    assert {name: header["identity"]["views"][name] for name in ("num_segments", "num_crops")} == {
+        "num_segments": 2,
+        "num_crops": 1,
+    }
+    assert (header["num_classes"], header["num_listed"], header["manifest"]["warnings"]) == (3, 2, [])
+
+
+def test_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """The first of two reports of a view is the one that counts."""
+    for rank in range(11):
+        (tmp_path / f"{rank}.txt").write_text("")
+    assert [file.name for file in find_rank_files(tmp_path)] == [f"{rank}.txt" for rank in range(11)]
 
 
 def test_missing_views_are_said(folder: Path) -> None:
