@@ -142,6 +142,8 @@ def _refuse(name: str, given: list[Tensor], kwargs: dict[str, Any]) -> None:
     on_host = [tensor for tensor in given if not isinstance(tensor, GPUTensor)]
     if any(tensor.ndim for tensor in on_host) and name not in _COPIES | _INDEXED:
         raise RuntimeError(f"{name}: Expected all tensors to be on the same device, found cuda:0 and cpu")
+    if name in _INDEXED and not isinstance(given[0], GPUTensor):
+        raise RuntimeError(f"{name}: indices should be on the same device as the indexed tensor (cpu)")
     if name in _PRODUCTS and not all(tensor.is_floating_point() for tensor in given):
         raise RuntimeError(f"{name}: not implemented on cuda:0 for integers")
     if kwargs.get("generator") is not None:
@@ -152,6 +154,8 @@ class _CudaIsMeta(TorchFunctionMode):
     """Tells PyTorch's C++ "meta" where Python says "cuda"."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.device:
+            return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(_device_for_cpp, (args, dict(kwargs or {})))
         if func in _FROM_VALUES or func is Tensor.new_tensor:  # which would make a meta tensor without its values
             like = args[0] if func is Tensor.new_tensor else None

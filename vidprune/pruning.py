@@ -27,6 +27,7 @@ from vidprune.pruners.block_parts import (
 )
 from vidprune.pruners.one_step import OneStep
 from vidprune.pruners.packed_blocks import run_packed
+from vidprune.pruners.placing import move_beside
 from vidprune.pruners.self_check import check_block, check_composition
 from vidprune.pruners.trace import Part, trace_of
 from vidprune.pruners.trace import PruneTrace as PruneTrace
@@ -54,6 +55,7 @@ class PrunedViT(nn.Module):
         self._can_embed_kept = can_embed_kept(host)
         self.methods = tuple(methods)
         self.steps = nn.ModuleList(method.build(host_info(host)) for method in methods)
+        move_beside(self.steps, host)
         self._check_order()
         self.training = host.training  # wrapping must not switch the host's mode
         self._plan = self.plan(self.token_grid.num_tokens)  # once: counting inside forward would break the graph

@@ -20,6 +20,7 @@ from tests.gpu_stand_in import CPU, CUDA, GPUTensor, stand_in_gpu
 from tests.hosts import IMAGE_HOSTS, make_host, pixels_for
 from tests.stage_hosts import STAGE_HOSTS, make_stage_host
 from tests.unit.test_pruners_all import COMPILED_ELSEWHERE, ROWS
+from vidprune.calibration import calibrate
 from vidprune.models.frame_batch import FrameBatch
 from vidprune.proposals import PROPOSALS, create_proposal
 from vidprune.proposals.base import VideoProposal
@@ -129,6 +130,7 @@ NOTICED: dict[str, tuple[str, Callable[[Tensor], object]]] = {
 }
 REFUSED: dict[str, Callable[[Tensor], object]] = {
     "same device": lambda x: x + torch.ones(2, 3),
+    "indexed tensor": lambda x: torch.ones(5)[x.long()],
     "generator": lambda x: torch.rand(2, device=x.device, generator=torch.Generator()),
     "integers": lambda x: x.long() @ x.long().T,
     "numpy": lambda x: x.numpy(),
@@ -222,6 +224,53 @@ def test_hosts_with_stages(name: str) -> None:
     model = prune(make_stage_host(name), Centre(0.5))
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     check_model(model, pixels, half=name in ("ConvNeXt", "Swin", "Swin V2"))
+
+
+PRUNED_THERE: dict[str, Callable[[], nn.Module]] = {
+    "a network": lambda: prune(gpu_host("VideoMAE"), PaPr(0.5, proposal="timm:resnet18"), self_check=False),
+    "a calibration": lambda: prune(
+        gpu_host("VideoMAE"),
+        STAR(0.5, calibration=Calibration(np.ones((3, 64)), np.linspace(0.1, 0.5, 3), TokenGrid(4, 4, 4))),
+        self_check=False,
+    ),
+    "frames": lambda: prune(
+        FrameBatch(gpu_host("class token"), frames_per_clip=8), PaPr(0.5, proposal="timm:resnet18"), self_check=False
+    ),
+    "stages": lambda: prune(
+        make_stage_host("ConvNeXt").to(CUDA), PaPr(0.5, proposal="timm:resnet18"), self_check=False
+    ),
+}
+
+
+def gpu_host(name: str) -> Any:
+    return make_host(name).to(CUDA)
+
+
+@pytest.mark.parametrize("name", PRUNED_THERE)
+def test_a_host_that_is_on_the_gpu_already(name: str) -> None:
+    """What a method brings with it goes where its host is."""
+    side = {"frames": 32, "stages": 64}.get(name, 64)
+    pixels = torch.randn(2, 3, 64, 64) if name == "stages" else torch.randn(2, 3, 8, side, side)
+    with stand_in_gpu() as gpu, torch.no_grad():
+        model = PRUNED_THERE[name]()
+        pixels = pixels.to(CUDA)
+        gpu.forget()
+        assert isinstance(model(pixels), GPUTensor)
+        assert not any((gpu.reads, gpu.uploads, gpu.on_cpu))
+
+
+@pytest.mark.parametrize("method", ["rollout", "lrp"])
+def test_calibrating(method: str) -> None:
+    host = make_host("class token")
+    pixels = pixels_for(host)
+    expected = calibrate(host, [pixels], method=method, num_classes=2)
+    with stand_in_gpu() as gpu:
+        host, pixels = host.to(CUDA), pixels.to(CUDA)
+        gpu.forget()
+        found = calibrate(host, [pixels], method=method, num_classes=2)
+        assert (gpu.reads.total(), gpu.uploads.total()) == (2, 0)  # what is summed up goes to the CPU
+    np.testing.assert_allclose(found.inter, expected.inter, rtol=1e-5)
+    np.testing.assert_allclose(found.similarity, expected.similarity, rtol=1e-5)
 
 
 # Of proposals that run the same code on networks of other sizes, one is here.

@@ -15,6 +15,7 @@ from vidprune.errors import ConfigError
 from vidprune.proposals.base import Proposal
 from vidprune.pruners.base import HostInfo, Pruner
 from vidprune.pruners.one_step import OneStep
+from vidprune.pruners.placing import move_beside
 from vidprune.pruners.stage_options import StageOptions
 from vidprune.tokens.pixels import KeptPixels
 from vidprune.tokens.resize import map_to_scores
@@ -67,6 +68,7 @@ class PrunedHierarchical(nn.Module, ABC):
         step = method.build(_host_info(self))
         if not isinstance(step, OneStep):
             raise ConfigError(f"{method.name} with these options needs a ViT: give it a keep_ratio on this host")
+        move_beside(step, host)
         self.step = step
         self._counts = {grid.num_tokens: step.num_kept(grid.num_tokens) for grid in self.grids}
         self.training = host.training  # wrapping must not switch the host's mode
