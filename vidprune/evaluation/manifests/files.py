@@ -73,9 +73,16 @@ class FileFinder:
 def _file_names(folder: str) -> list[str]:
     try:
         with os.scandir(folder or ".") as listing:
-            return [entry.name for entry in listing if entry.is_file()]
+            return [entry.name for entry in listing if _is_file(entry)]
     except OSError:
         return []  # its files are missing, which `find_missing` says of each
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()  # unlike os.path.isfile, asks the file system for links alone
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _preference(name: str) -> tuple[int, str]:

@@ -64,10 +64,11 @@ def _contents(folder: str) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as listing:
             entries = [entry for entry in listing if not entry.name.startswith(".")]
-            classes = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError as error:
         raise ConfigError(f"cannot read folder {folder}: {error.strerror}") from None
-    return classes, sorted(entry.name for entry in entries if split_suffix(entry.name)[1] and entry.is_file())
+    classes = sorted(entry.name for entry in entries if os.path.isdir(entry))  # entry.is_dir() raises for looped links
+    # A link to nothing is listed too: it is a video that is missing.
+    return classes, sorted(e.name for e in entries if split_suffix(e.name)[1] and e.name not in classes)
 
 
 def _videos(folder: str, name: str) -> Iterator[str]:

@@ -15,8 +15,8 @@ from vidprune.evaluation.manifests.files import split_suffix
 
 COLUMNS = {0: "path", 1: "path label", 2: "path num_frames label"}
 _LAST_NUMBER = {
-    " ": re.compile(r"(.*[^ \t,])[ \t]+(-?[0-9]+)"),
-    ",": re.compile(r"(.*[^ \t])[ \t]*,[ \t]*(-?[0-9]+)"),
+    " ": re.compile(r"(.*[^ \t,])[ \t]+(-?[0-9]{1,18})"),  # more digits fit no 64-bit label
+    ",": re.compile(r"(.*[^ \t])[ \t]*,[ \t]*(-?[0-9]{1,18})"),
 }
 
 

@@ -16,6 +16,7 @@ from vidprune.evaluation.manifests.lists import parse_list
 from vidprune.evaluation.manifests.names import ClassLookup
 from vidprune.evaluation.manifests.tables import header_format, parse_csv, parse_kinetics
 
+MAX_BYTES = 1 << 28  # some 5 million rows; a device file would never end
 FORMATS = ("auto", "videomae", "mmaction", "paths", "csv", "kinetics", "folder")
 
 
@@ -104,9 +105,12 @@ def _content_lines(path: str) -> list[tuple[int, str]]:
     if split_suffix(path)[1]:
         raise ConfigError(f"manifest {path} is a video by its suffix; give a list of videos or their folder")
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read manifest {path}: {error.strerror or error}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is no manifest: it is larger than {MAX_BYTES:,} bytes")
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # what Windows PowerShell writes
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import product
 
@@ -74,7 +75,7 @@ def parse_kinetics(lines: list[tuple[int, str]], lookup: ClassLookup | None) -> 
 def _label(text: str | None, lookup: ClassLookup | None) -> tuple[int | None, str | None]:
     if text is None:
         return None, None
-    if text.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?\d{1,18}", text):  # more digits fit no 64-bit label
         return int(text), None
     if lookup is None or not text:
         return None, f"label {text!r} is no whole number" + ("" if not text else "; give the class names as well")
@@ -84,6 +85,9 @@ def _label(text: str | None, lookup: ClassLookup | None) -> tuple[int | None, st
 
 def _records(lines: list[tuple[int, str]], problems: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     columns = _header(lines[0][1])
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise ConfigError(f"the header names a column more than once: {', '.join(twice)}; keep one of each")
     for number, text in lines[1:]:
         try:
             (cells,) = csv.reader([text], strict=True)
