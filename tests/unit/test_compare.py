@@ -19,6 +19,9 @@ from vidprune.evaluation.tables import comparison_markdown
 NUM_VIDEOS = len(DENSE_LOGITS)
 
 
+ON_A_GPU = {"device": "cuda", "vidprune": "0", "packages": {}, "git": None}
+
+
 def of_videos(logits: np.ndarray, average: str) -> np.ndarray:
     """One distribution for a video's [V, classes]."""
     return softmax(logits).mean(axis=0) if average == "probs" else softmax(logits.mean(axis=0))
@@ -78,6 +81,15 @@ def test_without_labels_agreement_and_kl_remain(tmp_path: Path) -> None:
     assert found.same.low < found.same.value < found.same.high
 
 
+def test_labels_of_the_run_are_enough(tmp_path: Path) -> None:
+    dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=[None] * NUM_VIDEOS, method=DENSE)
+    run = stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS)
+    found = compare([dense, run]).runs[1].agreement()
+    assert found is not None
+    assert found.top1 is not None
+    assert found.top1.num_total == sum(label is not None for label in LABELS)
+
+
 def test_a_dense_model_agrees_with_itself(tmp_path: Path) -> None:
     dense = stored_run(tmp_path / "dense", DENSE_LOGITS, labels=LABELS, method=DENSE)
     store = PredictionStore.open(dense)
@@ -119,6 +131,7 @@ def test_a_run_is_compared_with_the_dense_run_of_its_own_model_views_and_precisi
         for name, identity in {
             "other model": {"model": {"name": "large"}},
             "other views": {"views": {"protocol": "mmaction", "num_segments": 2, "num_crops": 3}},
+            "views of an older protocol": {"protocol_version": 0},
             "half": {"dtype": "float16"},
             "full": {},
         }.items()
@@ -127,14 +140,16 @@ def test_a_run_is_compared_with_the_dense_run_of_its_own_model_views_and_precisi
         stored_run(tmp_path / "run", RUN_LOGITS, labels=LABELS),
         stored_run(tmp_path / "run in bfloat16", RUN_LOGITS, labels=LABELS, dtype="bfloat16", model_s=0.3),
         stored_run(tmp_path / "alone", RUN_LOGITS, labels=LABELS, model={"name": "huge"}),
+        stored_run(tmp_path / "elsewhere", RUN_LOGITS, labels=LABELS, facts={"environment": ON_A_GPU}),
     ]
-    *_, run, other_precision, alone = compare([*folders, *runs]).runs
+    *_, run, other_precision, alone, elsewhere = compare([*folders, *runs]).runs
     assert (run.dense, run.note, run.speedup) == ("full", "", 1.0)
     assert other_precision.dense == "half"
     assert other_precision.note == "half ran in float16, this in bfloat16"
     assert other_precision.speedup is None
     assert alone.dense is None
     assert alone.note == "no dense run of the same model, weights and views"
+    assert (elsewhere.dense, elsewhere.speedup) == ("full", None), "seconds of two devices are not compared"
 
 
 def test_where_the_nearest_dense_run_is_over_other_videos_the_next_one_serves(tmp_path: Path) -> None:
@@ -162,6 +177,7 @@ def test_kl_is_finite_where_a_probability_is_rounded_to_zero() -> None:
     assert 40 < kl_divergence(p, q)[0] < 50  # half of ln(1 / 1e-38)
     assert kl_divergence(q, p)[0] == pytest.approx(math.log(2))
     assert kl_divergence(p, p)[0] == 0
+    assert kl_divergence(3 * q, 5 * p)[0] == pytest.approx(math.log(2)), "rows are normalised"
 
 
 def test_the_paired_interval_covers_the_true_difference() -> None:
@@ -171,6 +187,10 @@ def test_the_paired_interval_covers_the_true_difference() -> None:
     intervals = [PairedDifference.of(int(won), int(lost), total) for won, lost, _ in draws]
     covered = np.mean([one is not None and one.low <= gain - loss <= one.high for one in intervals])
     assert 0.935 < covered < 0.975
+    paper = PairedDifference.of(4, 9, 50)  # the formula of Agresti and Min, with b = 9, c = 4, n = 50
+    margin = 1.959964 * math.sqrt((9 + 4 + 1) - (4 - 9) ** 2 / 52) / 52
+    assert paper is not None
+    assert (paper.low, paper.high) == pytest.approx((-5 / 52 - margin, -5 / 52 + margin))
     assert PairedDifference.of(0, 0, 0) is None
     edge = PairedDifference.of(3, 0, 3)
     assert edge is not None
