@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -68,3 +69,41 @@ def test_the_cost_table_is_what_flops_prints() -> None:
             assert str(report.token_counts[0]) == tokens
             assert f"{report.vit_gmacs:.1f}" == vit
             assert f"{report.total_gmacs:.1f}" == total
+
+
+def test_the_table_of_times_is_what_was_measured() -> None:
+    def figures(name: str) -> dict[str, dict[str, str]]:
+        lines = (REPOSITORY / "results" / f"{name}.csv").read_text().splitlines()
+        return {row["name"]: row for row in csv.DictReader(line for line in lines if not line.startswith("#"))}
+
+    base, large = figures("model_videomae_base_shared"), figures("model_videomae_large")
+    papr = "papr keep_ratio={} proposal={}"
+    wanted = [
+        (base, papr.format(".45", "x3d_s") + " input_treatment=native"),
+        (base, papr.format(".45", "x3d_s") + " input_treatment=release"),
+        (base, papr.format(".45", "x3d_s") + " input_treatment=release shared_crops=true"),
+        (base, papr.format(".45", "codec_motion")),
+        (large, papr.format(".3", "x3d_s") + " input_treatment=native"),
+        (large, papr.format(".3", "x3d_s") + " input_treatment=release"),
+    ]
+    rows = re.findall(r"\| ([\d.]+)x \| ([\d.]+)x \| ([\d.]+) % \|$", README, re.MULTILINE)
+    assert len(rows) == len(wanted)
+    for (faster, fewer, share), (file, name) in zip(rows, wanted, strict=True):
+        row, dense = file[name], file["dense"]
+        assert f"{float(row['speed_up']):.2f}" == faster, name
+        assert f"{float(dense['gmacs']) / float(row['gmacs']):.2f}" == fewer, name
+        measured = 100 * float(row["proposal_ms"]) / float(dense["ms_per_view"])
+        assert f"{measured:.{len(share.partition('.')[2])}f}" == share, name
+
+
+def test_the_demo_table_is_what_was_measured() -> None:
+    rows = re.findall(r"^\| ([\w ,.=]+?) \| (\d+) \| ([\d.]+) \| (\d+) % \| ([\d.]+) \|$", README, re.MULTILINE)
+    with (REPOSITORY / "results" / "demo.csv").open() as file:
+        measured = list(csv.DictReader(file))
+    assert len(rows) == len(measured) == 7
+    for (method, tokens, top1, actor, gmacs), row in zip(rows, measured, strict=True):
+        assert method.partition(",")[0].lower().replace(" ", "_") == row["method"]
+        assert tokens == row["tokens"]
+        assert float(top1) == pytest.approx(float(row["top1"]), abs=0.0501)
+        assert float(actor) == pytest.approx(float(row["actor_coverage"]), abs=0.501)
+        assert float(gmacs) == pytest.approx(float(row["gmacs_per_view"]), abs=0.000501)

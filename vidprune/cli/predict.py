@@ -70,10 +70,10 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
         left = [file for file in files if str(file) not in sink.done]
         warn(f"going on: {len(files) - len(left)} files are done, {len(left)} are left")
         files = left
+    predict_one = _predictor(run, module, plan)
     warn_of_random_weights(facts)
     if not as_json:
         console().print(run_line(facts, run.model.name), style="dim", soft_wrap=True)
-    predict_one = _predictor(run, module, plan)
     rows = []
     with progress(files, "predicting") as paths:
         for path in paths:
@@ -103,7 +103,9 @@ def _predictor(run: RunConfig, module: nn.Module, plan: ViewPlan) -> Callable[[P
     from vidprune.inference import predict_video
     from vidprune.labels import class_names
     from vidprune.pruning import host_of
+    from vidprune.video import VIDEO_BACKENDS
 
+    VIDEO_BACKENDS.describe(run.backend)  # an unknown one is said once, not of every file
     return partial(
         predict_video,
         model=module,
