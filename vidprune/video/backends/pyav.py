@@ -78,7 +78,7 @@ def _open(path: Path) -> Any:
 
 def _reason(error: BaseException) -> str:
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, av.error.InvalidDataError | av.error.EOFError):
         return f"{text}: no video file, or one whose index was lost, as in a cut download; fetch it again"
     if isinstance(error, av.error.ArgumentError):
         return f"{text}: a playlist or another list of files, which is not followed, or a damaged header"
