@@ -178,6 +178,8 @@ def test_decord_refuses_a_frame_out_of_range_like_pyav(clip: Path) -> None:
         ({"frames": []}, "no frames asked for"),
         ({"frames": [True]}, "frame number must be a whole number >= 0, got True"),
         ({"frames": [0.0]}, "frame number must be a whole number >= 0, got 0.0"),
+        ({"frames": np.array([3.7])}, "frame number must be a whole number >= 0, got .*3.7"),
+        ({"frames": np.array([False, True])}, "frame number must be a whole number >= 0, got .*False"),
         ({"short_side": 0}, "short_side must be a whole number >= 1, got 0"),
         ({"short_side": float("nan")}, "short_side must be a whole number >= 1, got nan"),
         ({"rounding": "up"}, "rounding must be one of floor, round, got 'up'"),
