@@ -74,9 +74,7 @@ def test_pyav_says_what_is_missing(tmp_path: Path) -> None:
         read_frames(write_audio(tmp_path / "sound.m4a"), [0])
     with pytest.raises(VideoDecodeError, match="only a cover picture in the file"):
         read_frames(_cover_alone(tmp_path), [0])
-    with pytest.raises(
-        VideoDecodeError, match=r"bad\.mp4': Invalid data found when processing input$"
-    ):  # FFmpeg's words
+    with pytest.raises(VideoDecodeError, match=r"bad\.mp4': Invalid data found when processing input"):
         read_frames(_bytes(np.random.default_rng(0).bytes(5000))(tmp_path), [0])
     with pytest.raises(VideoDecodeError, match="it is a text file"):
         read_frames(_bytes(b"not a video\n" * 100, "list.txt")(tmp_path), [0])
