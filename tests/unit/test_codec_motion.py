@@ -219,3 +219,10 @@ def test_an_upright_field_of_a_rotated_file(tmp_path: Path) -> None:
     assert video.frames.shape[1:3] == (160, 96)
     assert video.motion is not None
     assert video.motion.shape == (12, 10, 6, 2)
+
+
+def test_vectors_are_the_same_where_frames_are_counted(tmp_path: Path) -> None:
+    paths = [write_video(tmp_path / name, range(12)) for name in ("matched_by_pts.mp4", "counted.h264")]
+    matched, counted = (read_frames(path, range(1, 12, 2), motion=True).motion for path in paths)
+    assert np.isfinite(matched).any()
+    np.testing.assert_array_equal(counted, matched)

@@ -253,17 +253,18 @@ def packet_places(path: Path) -> list[tuple[int, int]]:
         return [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
 
 
-def test_one_damaged_packet_costs_one_frame(tmp_path: Path) -> None:
-    """Key frames only, so that the damage stays in its packet."""
+@pytest.mark.parametrize(("damaged", "numbers"), [(8, [0, 4, 4, 12, 16]), (2, [0, 4, 8, 12, 16])])
+def test_one_damaged_packet_costs_one_frame(tmp_path: Path, damaged: int, numbers: list[int]) -> None:
+    """Key frames only, so that the damage stays in its packet; one of the first few must not shift those after it."""
     path = write_video(tmp_path / "keys.mp4", range(20), options={"g": "1", "bf": "0"})
-    position, size = packet_places(path)[8]
+    position, size = packet_places(path)[damaged]
     data = bytearray(path.read_bytes())
     data[position : position + size] = b"\xff" * size
     path.write_bytes(data)
     video = read_frames(path, range(0, 20, 4))
-    assert [read_number(image) for image in video.frames] == [0, 4, 4, 12, 16]
-    assert video.filled.tolist() == [False, False, True, False, False]
-    assert (video.num_errors, video.num_filled, video.num_frames_total) == (1, 1, 20)
+    assert [read_number(image) for image in video.frames] == numbers
+    assert video.filled.tolist() == [False, False, damaged == 8, False, False]
+    assert (video.num_errors, video.num_filled, video.num_frames_total) == (1, int(damaged == 8), 20)
 
 
 def test_a_truncated_file_gives_what_is_left(tmp_path: Path) -> None:
