@@ -261,10 +261,12 @@ def test_one_damaged_packet_costs_one_frame(tmp_path: Path, damaged: int, number
     data = bytearray(path.read_bytes())
     data[position : position + size] = b"\xff" * size
     path.write_bytes(data)
-    video = read_frames(path, range(0, 20, 4))
+    stats = DecodeStats()
+    video = read_frames(path, range(0, 20, 4), stats=stats)
     assert [read_number(image) for image in video.frames] == numbers
     assert video.filled.tolist() == [False, False, damaged == 8, False, False]
     assert (video.num_errors, video.num_filled, video.num_frames_total) == (1, int(damaged == 8), 20)
+    assert (stats.decoded, stats.matched_by) == (19 * stats.passes, "pts")
 
 
 def test_a_truncated_file_gives_what_is_left(tmp_path: Path) -> None:
