@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vidprune.config import check_config
 from vidprune.config.reading import apply_settings, read_data
 from vidprune.errors import ConfigError
 
@@ -55,3 +56,25 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
 def test_a_setting_with_a_value_that_python_refuses_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="setting out: '2020-13-45' is no YAML value"):
         apply_settings({}, ["out=2020-13-45"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("workers=-1", "workers must be at least 0, got -1"),
+        ("timeout_s=.nan", "timeout_s must be above 0, got nan"),
+        ("flush_rows=0", "flush_rows must be at least 1, got 0"),
+        ("store=everything", "store must be one of logits, probs, got 'everything'"),
+        ("views_per_batch=0", "views_per_batch must be at least 1, got 0"),
+        (
+            "views.num_segments=1000000000000",
+            "must be at most 100,000 and short_side at most 8,192, got 8 x 1000000000000",
+        ),
+        ("views.short_side=9000", "got 8 x 5 x 3 and 9000"),
+    ],
+)
+def test_what_a_run_would_refuse_is_found_before_it(setting: str, line: str) -> None:
+    data = {"model": {"name": "demo"}, "method": {"name": "dense"}, "manifest": "demo", "out": "run", "views": {}}
+    assert check_config(data).problems == []
+    problems = check_config(apply_settings(data, [setting])).problems
+    assert [line in problem for problem in problems] == [True], problems

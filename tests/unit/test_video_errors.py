@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.media import _add_cover, _write_cover, write_audio, write_video
-from vidprune.errors import MissingDependencyError, VideoDecodeError
+from vidprune.errors import ConfigError, MissingDependencyError, VideoDecodeError
 from vidprune.video import read_frames
 
 
@@ -101,3 +101,9 @@ def test_a_backend_that_is_not_installed_says_what_to_install(tmp_path: Path, mo
         monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
         with pytest.raises(MissingDependencyError, match="pip install"):
             read_frames(path, [0], backend=backend)
+
+
+@pytest.mark.parametrize("path", [["a.mp4"], 3, None])
+def test_what_is_no_path_is_said(path: object) -> None:
+    with pytest.raises(ConfigError, match="a video is named by the path of its file, got"):
+        read_frames(path, [0])  # type: ignore[arg-type]

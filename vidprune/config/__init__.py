@@ -20,6 +20,7 @@ from vidprune.config.building import (
     demo_or_path,
     method_steps,
     resolve_device,
+    runner_settings,
     share_proposals,
     without_weights,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "parse_sweep",
     "read_data",
     "resolve_device",
+    "runner_settings",
     "share_proposals",
     "without_weights",
 ]

@@ -1,13 +1,14 @@
-"""From configs to objects: the host, its methods, the views, the device."""
+"""From configs to objects: the host, its methods, the views, the device, how an evaluation runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidprune.config.classes import DEMO, ModelConfig, RunConfig
+from vidprune.config.classes import DEMO, EvaluateConfig, ModelConfig, RunConfig
 from vidprune.config.fields import build, checked_keys
 from vidprune.errors import ConfigError, unknown_name
 from vidprune.pruners import METHODS
@@ -15,9 +16,13 @@ from vidprune.pruners import METHODS
 if TYPE_CHECKING:
     from torch import nn
 
+    from vidprune.evaluation.runner import RunnerSettings
     from vidprune.proposals.base import Proposal
     from vidprune.pruners.base import Pruner
     from vidprune.video import ViewPlan
+
+MAX_WORKERS = 16
+"""Decode processes where a config names none; more where one does."""
 
 
 def method_steps(method: object) -> list[Mapping[str, Any]]:
@@ -146,3 +151,19 @@ def demo_file(name: str) -> Path:
 def demo_or_path(manifest: str) -> str:
     """The manifest's path: "demo" is the list of the shipped clips, unless a file or folder is called so."""
     return str(demo_file("clips") / "labels.csv") if manifest == DEMO and not Path(DEMO).exists() else manifest
+
+
+def runner_settings(config: EvaluateConfig) -> RunnerSettings:
+    """How the loop runs, the number of decode processes settled."""
+    from vidprune.evaluation.runner import RunnerSettings
+
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return RunnerSettings(
+        workers=max(1, min(MAX_WORKERS, cores)) if config.workers is None else config.workers,
+        timeout_s=config.timeout_s,
+        views_per_batch=config.run.views_per_batch,
+        flush_rows=config.flush_rows,
+        flush_s=config.flush_s,
+        stored=config.store,
+        prefetch=config.prefetch,
+    )

@@ -15,6 +15,7 @@ from vidprune.config.building import (
     demo_file,
     demo_or_path,
     resolve_device,
+    runner_settings,
     share_proposals,
     without_weights,
 )
@@ -62,6 +63,8 @@ def check_config(data: Mapping[str, Any], *, source: str = "config") -> ConfigCh
         with _noting(check.problems, prefix=f"{point.name}: " if check.verb == "sweep" else ""):
             _check_objects(point.run, hosts, proposals)
     if check.evaluation is not None and check.points:
+        with _noting(check.problems):
+            runner_settings(check.evaluation)
         with _noting(check.problems):
             _check_manifest(check.evaluation, check.points[0].run, check)
     check.problems, check.warnings = list(dict.fromkeys(check.problems)), list(dict.fromkeys(check.warnings))

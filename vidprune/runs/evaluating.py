@@ -7,18 +7,25 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from vidprune.config import EvaluateConfig, RunConfig, build_model, build_views, demo_or_path, resolve_device
+from vidprune.config import (
+    EvaluateConfig,
+    RunConfig,
+    build_model,
+    build_views,
+    demo_or_path,
+    resolve_device,
+    runner_settings,
+)
 from vidprune.errors import ConfigError
 from vidprune.evaluation.files import write_report
 from vidprune.evaluation.report import EvaluationReport
-from vidprune.evaluation.runner import RunnerSettings, run_entries
+from vidprune.evaluation.runner import run_entries
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.runs.header import class_names_of, header_facts, run_identity
 
 if TYPE_CHECKING:
     from vidprune.evaluation.manifests import Manifest, ManifestEntry
 
-MAX_WORKERS = 16
 MANY = 20  # files that are missing one after the other from the start: it is the folder that is wrong
 
 
@@ -106,20 +113,6 @@ def missing_positions(
     """Positions of `entries` without a row among `done` (see `PredictionStore.chosen_rows`), or with a failure's."""
     return frozenset(
         position for position, _ in entries if position not in done or (retry_failed and done[position][2])
-    )
-
-
-def runner_settings(config: EvaluateConfig) -> RunnerSettings:
-    """How the loop runs, the number of decode processes settled."""
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return RunnerSettings(
-        workers=max(1, min(MAX_WORKERS, cores)) if config.workers is None else config.workers,
-        timeout_s=config.timeout_s,
-        views_per_batch=config.run.views_per_batch,
-        flush_rows=config.flush_rows,
-        flush_s=config.flush_s,
-        stored=config.store,
-        prefetch=config.prefetch,
     )
 
 

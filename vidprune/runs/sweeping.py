@@ -18,6 +18,7 @@ from vidprune.config import (
     build_methods,
     build_views,
     expand,
+    runner_settings,
     share_proposals,
 )
 from vidprune.evaluation.compare import write_comparison
@@ -27,7 +28,7 @@ from vidprune.evaluation.report import EvaluationReport
 from vidprune.evaluation.store import PredictionStore, Row
 from vidprune.evaluation.sweep import SweepPoint, joint_plan, run_points
 from vidprune.inference import reader_for
-from vidprune.runs.evaluating import manifest_of, missing_positions, own_device, own_entries, runner_settings
+from vidprune.runs.evaluating import manifest_of, missing_positions, own_device, own_entries
 from vidprune.runs.header import header_facts, run_identity
 
 if TYPE_CHECKING:

@@ -111,6 +111,8 @@ def check_motion_backend(backend: str) -> None:
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"a video is named by the path of its file, got {path!r}")
     # Absolute: FFmpeg would take the start of a relative name like "10:30.mp4" for a protocol.
     file = Path(os.path.abspath(path))
     if os.path.isdir(file):  # os.path, unlike Path, takes a name that is too long for one that is not there

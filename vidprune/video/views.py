@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import torch
 
 PROTOCOLS = ("videomae", "mmaction")
+MAX_FRAMES, MAX_SIDE = 100_000, 8192
+"""What no plan asks for but by a slip: frames of all views of a video, and pixels of their short side."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class ViewPlan:
             raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
         if self.crop_size > self.short_side:
             raise ConfigError(f"crop_size must be at most short_side = {self.short_side}, got {self.crop_size}")
+        if self.num_frames * self.num_views > MAX_FRAMES or self.short_side > MAX_SIDE:
+            raise ConfigError(
+                f"num_frames x num_segments x num_crops must be at most {MAX_FRAMES:,} and short_side at most "
+                f"{MAX_SIDE:,}, got {self.num_frames} x {self.num_segments} x {self.num_crops} and {self.short_side}"
+            )
 
     @property
     def num_views(self) -> int:
