@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,27 @@ def test_rows_come_back_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     assert table["view_logits"].to_pylist() == [[0.5] * 14, None, [3.5] * 14]
     assert table["error"].to_pylist() == [None, "it is empty", None]
     assert len(store.parts()) == 2, "nothing to append makes no part"
+
+
+def test_a_part_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(tmp_path, 1)
+    events: list[tuple[str, int]] = []
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(descriptor: int) -> None:
+        facts = os.fstat(descriptor)
+        events.append(("sync folder", 0) if stat.S_ISDIR(facts.st_mode) else ("sync file", facts.st_size))
+        sync(descriptor)
+
+    def noted_replace(aside: Path, path: Path) -> None:
+        events.append(("rename", 0))
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    store.append([row(0)])
+    (part,) = store.parts()
+    assert events == [("sync file", part.stat().st_size), ("rename", 0), ("sync folder", 0)]
 
 
 def test_an_empty_store_can_be_read(tmp_path: Path) -> None:
