@@ -69,10 +69,14 @@ def test_what_was_seen_before_goes_first_and_what_stands_out_stays() -> None:
     assert kept_by_accumulation(features, loud, Site(2, 4, 2, False))[0, 2:].tolist() == [4, 5]
 
 
-def test_equal_activations_do_not_divide_by_zero() -> None:
-    features = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(0))
+def test_where_all_stand_out_alike_what_was_seen_before_decides_alone() -> None:
+    features = torch.randn(1, 8, 3, generator=torch.Generator().manual_seed(1))
     found = kept_by_accumulation(features, torch.ones(1, 8), Site(2, 4, 1, False))
-    assert found.diff().min() > 0
+    unit = torch.nn.functional.normalize(features[0], dim=1)
+    seen_before = (unit[4:] @ unit[:4].T).softmax(dim=0).sum(dim=1)
+    gone = 4 + int(seen_before.argmax())
+    assert gone != 7, "the last one goes where scores are no numbers"
+    assert found[0, 3:].tolist() == [token for token in range(4, 8) if token != gone]
 
 
 @pytest.mark.parametrize(
