@@ -99,7 +99,7 @@ def test_an_evaluation_from_its_config_with_flags_and_settings_over_it(vidprune:
     config = write(tmp_path, text)
     done = vidprune("evaluate", "--config", config)
     assert done.code == 2
-    assert "needs out" in done.err
+    assert "needs a folder for its results (--out FOLDER)" in done.err
     for number, (arguments, num_kept, method) in enumerate(
         [
             ((), 98, "random"),

@@ -29,7 +29,7 @@ def host() -> torch.nn.Module:
     ],
 )
 def test_what_is_no_method(host: torch.nn.Module, method: object, message: str) -> None:
-    with pytest.raises(VidpruneError, match=r"PaPr\(keep_ratio=0.45\\)") as caught:
+    with pytest.raises(VidpruneError, match=r"PaPr\(keep_ratio=0\.45\)") as caught:
         vp.prune(host, method)  # type: ignore[arg-type]
     assert message in str(caught.value)
 
