@@ -109,7 +109,7 @@ def test_dropped_biases_are_refused(layout: str, cut: tuple[VideoMAESpec, Any], 
 
 
 def test_biases_zeroed_by_a_round_trip_are_refused(cut: tuple[VideoMAESpec, Any], folder: Path) -> None:
-    """transformers 5.0 read published files into layers whose biases stayed zero; saved again, every name is there."""
+    """Early 5.x releases of transformers lost the biases of published files; saved again, every name is there."""
     spec, reference = cut
     state = clone(dict(reference.state_dict()))
     for name in state:

@@ -76,7 +76,7 @@ def check_names_and_shapes(state: StateDict, model: nn.Module) -> None:
 def check_biases_survived(state: StateDict, depth: int) -> None:
     """Query and value biases are not all zero in a trained model.
 
-    transformers 5.0 and its first successors read these biases of published files as zeros without a word; a model
+    Early 5.x releases of transformers read these biases of published files as zeros without a word; a model
     saved again from there has every name in place and no bias behind it. Its other biases show that it was trained.
     """
     lost = all(not state[f"blocks.{i}.attn.qkv.bias"].any() for i in range(depth))
@@ -84,7 +84,7 @@ def check_biases_survived(state: StateDict, depth: int) -> None:
     if lost and trained:
         raise CheckpointError(
             "all its query and value biases are zero while other biases are not: a conversion lost them "
-            "(transformers 5.0 did), go back to the published file"
+            "(early 5.x releases of transformers did); go back to the published file"
         )
 
 
