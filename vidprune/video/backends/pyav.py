@@ -5,8 +5,8 @@ frames never are. The packets' presentation times, sorted, number the frames, so
 decoding:
 
 - Matched by pts: packets of unwanted frames are decoded with `skip_frame = NONREF`, which makes the decoder drop those
-  that no other frame refers to (most B frames). This changes no pixel of the wanted ones; real H.264 clips with B frames
-  are read, conversion included, in 0.84 to 0.98 of the CPU time that decoding all of their frames takes
+  that no other frame refers to (most B frames). This changes no pixel of the wanted ones; real H.264 clips with B
+  frames are read, conversion included, in 0.84 to 0.98 of the CPU time that decoding all of their frames takes
   (results/decode.csv). Only wanted frames are converted.
   A file that turns out damaged is decoded again without skipping: how a decoder patches up a damaged frame may depend
   on any frame it has seen, and the result must be that of plain decoding.
