@@ -18,6 +18,7 @@ from tests.hosts import make_host, pixels_for
 from tests.media import write_video
 from vidprune.cli.app import app
 from vidprune.cli.bench import parse_methods
+from vidprune.compiling import CompiledForward, compile_model
 from vidprune.errors import ConfigError, UnsupportedModelError, VideoDecodeError
 from vidprune.inference import reader_for
 from vidprune.profiling import decode_speed, model_speed
@@ -79,6 +80,21 @@ def test_models_are_measured_with_their_parts() -> None:
     assert papr.gmacs_reduction is not None
     assert papr.gmacs_reduction > 1.0
     assert papr.views_per_s == pytest.approx(1e3 / papr.ms_per_view)
+
+
+def test_a_compiled_model_is_held_to_a_compiled_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a bound that runs uncompiled, compiling alone could make up for a costly proposal."""
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: plain(forward, **{**options, "backend": "eager"}))
+    pruned = prune(make_host("VideoMAE"), PaPr(0.5, proposal="centre"))
+    pixels = pixels_for(pruned.host)
+    outputs = []
+    for model in (pruned, compile_model(pruned)):
+        bound = model_speed._parts(model, pixels)["bound"]
+        assert isinstance(bound.func, CompiledForward) == (model is not pruned)  # type: ignore[attr-defined]
+        with torch.no_grad():
+            outputs.append([tuple(part.shape) for part in bound()])
+    assert outputs == [[(2, 64, 32), (2, 7)]] * 2
 
 
 def test_a_pass_for_a_whole_video_is_shared_out_over_its_views(clip: Path) -> None:
