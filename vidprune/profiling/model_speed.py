@@ -82,7 +82,7 @@ def measure_models(
     device = str(next(first.parameters()).device)
     pixels = _noise(first, batch) if video is None or plan is None else _views(first, video, plan, batch)
     ways: dict[str, Way] = {}
-    passes_per_view: dict[str, float] = {}
+    apart: dict[str, int] = {}  # views that share a proposal's pass, where it runs apart from the model's
     for name, model in models.items():
         maps = None if video is None or plan is None else video_maps([video], model, plan)
         given = None if maps is None else maps[0][:batch]
@@ -90,14 +90,13 @@ def measure_models(
         check_outputs(name, model, pixels, given)
         ways[name] = way
         parts = _parts(model, pixels) if is_pruned(model) else {}
-        passes_per_view[name] = 1 / batch
         if maps is not None and video is not None and plan is not None:
             parts["proposal"] = partial(video_maps, [video], model, plan)
-            passes_per_view[name] = 1 / plan.num_views
+            apart[name] = plan.num_views
         ways |= {f"{name}: {part}": way for part, way in parts.items()}
     seconds = time_in_turn(ways, rounds=rounds, warm_up=warm_up, device=device)
     peaks = {name: peak_memory_mib(ways[name], device) for name in models}
-    timed = {name: _per_view(name, seconds, batch, passes_per_view[name]) for name in models}
+    timed = {name: _per_view(name, seconds, batch, apart.get(name)) for name in models}
     dense = timed[next(iter(models))]["all"]
     return [_row(name, model, batch, timed[name], dense, peaks[name]) for name, model in models.items()]
 
@@ -115,17 +114,18 @@ def _views(model: nn.Module, video: VideoFrames, plan: ViewPlan, batch: int) -> 
     return cut_views(video, plan, device=like.device, dtype=like.dtype, views=slice(0, batch))
 
 
-def _per_view(
-    name: str, seconds: Mapping[str, list[float]], batch: int, proposals_per_view: float
-) -> dict[str, list[float]]:
-    """Seconds per view in every round: "all" of it, and of the "proposal" and the "bound" where there are such."""
+def _per_view(name: str, seconds: Mapping[str, list[float]], batch: int, apart: int | None) -> dict[str, list[float]]:
+    """Seconds per view in every round: "all" of it, and of the "proposal" and the "bound" where there are such.
+
+    `apart` is how many views share the proposal's pass, if the model's own does not hold it.
+    """
     parts = {"all": [s / batch for s in seconds[name]]}
     if f"{name}: bound" in seconds:
         parts["bound"] = [s / batch for s in seconds[f"{name}: bound"]]
     if f"{name}: proposal" in seconds:
-        parts["proposal"] = [s * proposals_per_view for s in seconds[f"{name}: proposal"]]
-        if proposals_per_view != 1 / batch:  # it ran apart from the views, once for all of them
-            parts["all"] = [a + b for a, b in zip(parts["all"], parts["proposal"], strict=True)]
+        parts["proposal"] = [s / (apart or batch) for s in seconds[f"{name}: proposal"]]
+    if apart is not None:
+        parts["all"] = [a + b for a, b in zip(parts["all"], parts["proposal"], strict=True)]
     return parts
 
 
