@@ -55,6 +55,17 @@ def test_a_sweep_is_one_table_and_three_files(vidprune: Run, sweep: Path, monkey
     assert (sweep / "points" / "z0.5" / "report.md").exists()
 
 
+def test_max_loss_names_a_run_or_says_what_is_missing(vidprune: Run, sweep: Path) -> None:
+    done = vidprune("report", sweep, "--max-loss", 100)
+    assert done.code == 0, done.err
+    assert "beside dense: take z" in done.out
+    told = [json.loads(line) for line in vidprune("report", sweep, "--max-loss", 100, "--json").out.splitlines()]
+    assert [run["name"] for run in told if run["chosen"]] == [done.out.split("beside dense: take ")[1].split()[0]]
+    alone = vidprune("report", sweep / "points" / "z0.5", "--max-loss", 1)
+    assert alone.code == 2
+    assert "--max-loss needs a dense run of the same videos beside the others" in alone.err
+
+
 def test_each_store_is_read_once(vidprune: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once to see which rows count, which takes two columns, and once whole."""
     reads: Counter[tuple[Path, str]] = Counter()

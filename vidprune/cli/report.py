@@ -34,6 +34,15 @@ def report(
     pictures: Annotated[
         int, typer.Option(min=0, help="Show what is kept of so many videos on the page; loads the model.")
     ] = 0,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Name the fastest run that loses at most so many points of top-1 (without labels: % of "
+            "the dense run's classes).",
+        ),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Print runs beside each other, and write report.md, metrics.json and predictions.csv anew into each run's folder.
@@ -42,7 +51,9 @@ def report(
     the share of videos with the same first class, KL divergence, difference in top-1. The first two need no labels.
     A folder with the files 0.txt, 1.txt, ... of VideoMAE's own evaluation is merged by its rules.
     """
+    from vidprune.cli.screen import console
     from vidprune.errors import ConfigError
+    from vidprune.evaluation.choice import choose
     from vidprune.evaluation.compare import compare, find_runs
     from vidprune.evaluation.files import write_run_files, write_texts
     from vidprune.evaluation.page import page
@@ -51,6 +62,9 @@ def report(
     if pictures and html is None:
         raise ConfigError("--pictures needs a page to show them on: add --html page.html")
     comparison = compare(find_runs(runs), write_run_files)
+    choices = [] if max_loss is None else choose(comparison, max_loss)
+    if max_loss is not None and not choices:
+        raise ConfigError("--max-loss needs a dense run of the same videos beside the others; name its folder too")
     if html is not None:
         shown = gallery.pictures(comparison, pictures) if pictures else []
         write_texts(html.parent, {html.name: page(comparison, shown)})
@@ -60,9 +74,12 @@ def report(
         write_texts(csv.parent, {csv.name: comparison_csv(comparison)})
     if as_json:
         for run in comparison.runs:
-            print(json.dumps(run.as_dict(), ensure_ascii=False))
+            chosen = {} if max_loss is None else {"chosen": any(choice.run is run for choice in choices)}
+            print(json.dumps(run.as_dict() | chosen, ensure_ascii=False))
     else:
         print_comparison(comparison)
+        for choice in choices:
+            console().print(choice.text(max_loss or 0.0), markup=False, soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:

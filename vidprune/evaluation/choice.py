@@ -1,0 +1,92 @@
+"""Which of several runs to take: the fastest that loses no more against its dense run than is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from vidprune.evaluation.comparison import ComparedRun, Comparison
+
+_ROUNDING = 1e-9  # of a loss that is as large as allowed
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a run loses against its dense run, in percent of the videos that both decoded.
+
+    Attributes:
+        value: points of top-1; without labels, the share of videos with another first class than the dense run's,
+            which is the most that top-1 can have lost.
+        high: upper end of its 95 % interval.
+        by_labels: which of the two.
+    """
+
+    value: float
+    high: float
+    by_labels: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Among the runs beside one dense run.
+
+    Attributes:
+        dense: that run's name.
+        candidates: the runs compared with it, with what each loses, the smallest loss first.
+        run: the one to take; None where all lose too much.
+    """
+
+    dense: str
+    candidates: tuple[tuple[ComparedRun, Loss], ...]
+    run: ComparedRun | None
+
+    def text(self, max_loss: float) -> str:
+        """The choice in a sentence."""
+        least, least_loss = self.candidates[0]
+        of_what = "points of top-1" if least_loss.by_labels else "% of the dense classes"
+        if self.run is None:
+            return (
+                f"beside {self.dense}: none of {len(self.candidates)} runs loses at most {max_loss:g} {of_what}; "
+                f"the least is {least_loss.value:.2f}, by {least.name}"
+            )
+        loss = next(loss for run, loss in self.candidates if run is self.run)
+        faster = "" if self.run.speedup is None else f" ({self.run.speedup:.2f}x as fast)"
+        unsure = ": more videos would make it sure" if loss.high > max_loss else ""
+        return (
+            f"beside {self.dense}: take {self.run.name}{faster}; it loses {loss.value:.2f} {of_what}, "
+            f"up to {loss.high:.2f} at 95 %{unsure}"
+        )
+
+
+def choose(comparison: Comparison, max_loss: float) -> list[Choice]:
+    """One choice for each dense run that others are compared with, in the order of the runs.
+
+    Fastest is the greatest speed-up where all that qualify have one, else the fewest operations.
+    """
+    choices = []
+    for dense in dict.fromkeys(run.dense for run in comparison.runs if run.dense is not None):
+        losses = [(run, loss_of(run)) for run in comparison.runs if run.dense == dense]
+        candidates = sorted(((run, loss) for run, loss in losses if loss), key=lambda pair: pair[1].value)
+        fit = [run for run, loss in candidates if loss.value <= max_loss + _ROUNDING]
+        if candidates:
+            choices.append(Choice(dense, tuple(candidates), _fastest(fit)))
+    return choices
+
+
+def loss_of(run: ComparedRun) -> Loss | None:
+    """By the views' averaged probs; None for a run that is not compared with a dense one."""
+    agreement = run.agreement()
+    if agreement is None:
+        return None
+    if agreement.top1 is not None:
+        return Loss(-100 * agreement.top1.value, -100 * agreement.top1.low, by_labels=True)
+    return Loss(100 * (1 - agreement.same.value), 100 * (1 - agreement.same.low), by_labels=False)
+
+
+def _fastest(runs: list[ComparedRun]) -> ComparedRun | None:
+    if not runs:
+        return None
+    speedups = [run.speedup for run in runs]
+    if None not in speedups:
+        return max(runs, key=lambda run: run.speedup or 0.0)
+    return min(runs, key=lambda run: inf if run.report.cost is None else run.report.cost.total_gmacs)
