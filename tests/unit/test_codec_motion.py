@@ -174,7 +174,7 @@ def test_sums_per_cell_against_a_loop() -> None:
 
 def test_a_long_video_is_summed_up_in_parts(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_frames(scene, range(32), motion=True).motion
-    monkeypatch.setattr(motion_module, "_MAX_HELD", 150)  # a frame or two
+    monkeypatch.setattr(motion_module, "_MAX_HELD", 150 * 40)  # bytes: a frame or two
     np.testing.assert_array_equal(read_frames(scene, range(32), motion=True).motion, whole)
 
 

@@ -30,7 +30,7 @@ _VECTOR = np.dtype(  # AVMotionVector
     }
 )
 _ANCHORS = (1, 2, 4)  # AV_PICTURE_TYPE_I, _P and _S: what other frames are predicted from
-_MAX_HELD = 100_000  # vectors, 4 MB: some 200 frames of 340 x 256
+_MAX_HELD = 100_000 * _VECTOR.itemsize  # bytes, 4 MB: some 200 frames of 340 x 256
 _NO_TIME = np.inf  # of a reference that is not there: its vectors say nothing
 
 
@@ -57,8 +57,8 @@ class MotionRecorder:
         self._anchors: list[int] = []  # numbers of key and P frames, ascending
         self._shape = (1, 1)
         self._turns = 0
-        self._held: list[tuple[int, np.ndarray]] = []  # row and vectors of frames not yet summed up
-        self._num_held = 0
+        self._held: list[tuple[int, bytes]] = []  # row and vectors of frames not yet summed up
+        self._num_held = 0  # bytes
         self._sums: np.ndarray | None = None  # float32 [F, 2, h, w, 3]: past and future; area times dx and dy, area
 
     def take(self, row: int | None, number: int, frame: Any) -> None:
@@ -74,7 +74,7 @@ class MotionRecorder:
         self._numbers[row] = number
         data = frame.side_data.get("MOTION_VECTORS")
         if data is not None and shape == self._shape:  # after a change of size the cells no longer match
-            vectors = np.frombuffer(data, dtype=_VECTOR).copy()  # the frame's memory goes with the frame
+            vectors = bytes(data)  # the frame's memory goes with the frame
             self._held.append((row, vectors))
             self._num_held += len(vectors)
             if self._num_held > _MAX_HELD:
@@ -103,8 +103,10 @@ class MotionRecorder:
         """Of many frames at once: per frame, the calls alone would cost more than the sums."""
         if self._held and self._sums is not None:
             rows, vectors = zip(*self._held, strict=True)
-            place = np.repeat(np.arange(len(rows)), [len(v) for v in vectors])
-            self._sums[list(rows)] = sums_per_cell(np.concatenate(vectors), place, len(rows), self._shape)
+            place = np.repeat(np.arange(len(rows)), [len(v) // _VECTOR.itemsize for v in vectors])
+            # Joined as bytes: NumPy joins and copies structured arrays field by field.
+            joined = np.frombuffer(b"".join(vectors), dtype=_VECTOR)
+            self._sums[list(rows)] = sums_per_cell(joined, place, len(rows), self._shape)
         self._held, self._num_held = [], 0
 
 
