@@ -60,9 +60,20 @@ def test_the_sentence_says_what_is_lost_and_how_surely(runs: Comparison) -> None
     (choice,) = choose(runs, 4)
     loss = choice.candidates[1][1]
     what = "points of top-1" if loss.by_labels else "% of the dense classes"
-    expected = f"beside dense: take wrong2 (2.00x as fast); it loses 4.00 {what}, up to {loss.high:.2f} at 95 %"
+    expected = (
+        f"beside dense: take wrong2 (2.00x as fast); it loses 4.00 {what}, and loses at most {loss.high:.2f} at 95 %"
+    )
     assert choice.text(4) == f"{expected}: more videos would make it sure"
     assert choice.text(99) == expected
+
+
+def test_a_run_that_is_better_gains(tmp_path: Path) -> None:
+    labels = [int(c) for c in CLASSES]
+    stored_run(tmp_path / "dense", wrong_on(5), labels=labels, method=DENSE)
+    stored_run(tmp_path / "better", sure(CLASSES), labels=labels, method={"name": "random", "keep_ratio": 0.5})
+    (choice,) = choose(compare(find_runs([tmp_path])), 0)
+    assert "take better" in choice.text(0)
+    assert "; it gains 10.00 points of top-1, and loses at most -" in choice.text(0)
 
 
 def test_none_may_do(tmp_path: Path) -> None:

@@ -52,9 +52,10 @@ class Choice:
         loss = next(loss for run, loss in self.candidates if run is self.run)
         faster = "" if self.run.speedup is None else f" ({self.run.speedup:.2f}x as fast)"
         unsure = ": more videos would make it sure" if loss.high > max_loss else ""
+        change = f"loses {loss.value:.2f}" if loss.value >= 0 else f"gains {-loss.value:.2f}"
         return (
-            f"beside {self.dense}: take {self.run.name}{faster}; it loses {loss.value:.2f} {of_what}, "
-            f"up to {loss.high:.2f} at 95 %{unsure}"
+            f"beside {self.dense}: take {self.run.name}{faster}; it {change} {of_what}, "
+            f"and loses at most {loss.high:.2f} at 95 %{unsure}"
         )
 
 
@@ -79,7 +80,7 @@ def loss_of(run: ComparedRun) -> Loss | None:
     if agreement is None:
         return None
     if agreement.top1 is not None:
-        return Loss(-100 * agreement.top1.value, -100 * agreement.top1.low, by_labels=True)
+        return Loss(0.0 - 100 * agreement.top1.value, 0.0 - 100 * agreement.top1.low, by_labels=True)  # not -0.0
     return Loss(100 * (1 - agreement.same.value), 100 * (1 - agreement.same.low), by_labels=False)
 
 
