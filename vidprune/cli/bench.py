@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 from vidprune.cli.bench_table import show
 from vidprune.config import DEMO, ModelConfig, RunConfig
@@ -45,7 +46,7 @@ def decode(
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, or demo:N.")],
     rounds: Rounds = 7,
     csv: Csv = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """CPU time of reading the 5x3 views' frames, by every decoder, against decoding alone."""
     from vidprune.cli.inputs import expand_inputs
@@ -55,8 +56,7 @@ def decode(
     from vidprune.profiling.decode_speed import DecodeSpeed, measure_decode
     from vidprune.video import ViewPlan
 
-    if csv is not None:
-        prepare_file(csv)
+    prepare_file(csv)
     rows: list[DecodeSpeed] = []
     with progress(expand_inputs(inputs), "decode") as files:
         for file in files:
@@ -70,7 +70,7 @@ def decode(
 @app.command("model")
 def model(
     model: Model = None,
-    checkpoint: opt.Checkpoint = None,
+    checkpoint: flag.Checkpoint = None,
     method: Methods = None,
     batch: Annotated[
         list[int] | None, typer.Option(help="Views per pass; repeat for more rows.", show_default="1")
@@ -79,11 +79,11 @@ def model(
         str | None, typer.Option(help="Take views of this file, not noise; proposals of whole videos need one.")
     ] = None,
     rounds: Rounds = 9,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    compile: opt.Compile = None,
+    device: flag.Device = None,
+    dtype: flag.Dtype = None,
+    compile: flag.Compile = None,
     csv: Csv = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Milliseconds per view, dense and under each method, proposal included; outputs are checked first."""
     from vidprune.cli.inputs import expand_inputs
@@ -93,8 +93,7 @@ def model(
     from vidprune.profiling.model_speed import measure_models
 
     run = _run(model, checkpoint, device, dtype, compile)
-    if csv is not None:
-        prepare_file(csv)
+    prepare_file(csv)
     models = build_models(run, method or DEFAULT_METHODS)
     frames = plan = None
     if video is not None:
@@ -113,18 +112,18 @@ def model(
 def pipeline(
     inputs: Annotated[list[str], typer.Argument(help="Videos, folders, patterns, or demo.")],
     model: Model = None,
-    checkpoint: opt.Checkpoint = None,
+    checkpoint: flag.Checkpoint = None,
     method: Methods = None,
     num_videos: Annotated[int, typer.Option(help="Videos per run; the inputs are repeated up to it.")] = 32,
     workers: Annotated[
         list[int] | None, typer.Option(help="Decode processes; repeat for more rows.", show_default="1")
     ] = None,
     views_per_batch: Annotated[int | None, typer.Option(help="Views per pass.", show_default="one video's")] = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    compile: opt.Compile = None,
+    device: flag.Device = None,
+    dtype: flag.Dtype = None,
+    compile: flag.Compile = None,
     csv: Csv = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Throughput of an evaluation against its slowest stage, and where a video's time goes."""
     from vidprune.cli.inputs import expand_inputs
@@ -137,8 +136,7 @@ def pipeline(
         raise ConfigError(f"num-videos must be at least 2, got {num_videos}")
     repeated = [files[i % len(files)] for i in range(num_videos)]
     run = _run(model, checkpoint, device, dtype, compile)
-    if csv is not None:
-        prepare_file(csv)
+    prepare_file(csv)
     models = build_models(run, method or DEFAULT_METHODS)
     plan = build_views(run, next(iter(models.values())))
     rows = [

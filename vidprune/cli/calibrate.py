@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidprune.cli import options as opt
+from vidprune.cli import flag_types as flag
 from vidprune.errors import VidpruneError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def calibrate(
     inputs: Annotated[list[str], typer.Argument(help="Videos, or images for an image model: files, folders, ...")],
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
-    model: opt.Model = None,
-    checkpoint: opt.Checkpoint = None,
+    model: flag.Model = None,
+    checkpoint: flag.Checkpoint = None,
     scores: Annotated[str, typer.Option(help="rollout, lrp, or an .npy file of your own scores [L, N].")] = "rollout",
     num_classes: Annotated[int, typer.Option(min=1, help="Most probable classes averaged per input.")] = 6,
     limit: Annotated[int, typer.Option(min=1, help="At most so many files, drawn at random.")] = 500,
@@ -32,9 +32,9 @@ def calibrate(
     num_crops: Annotated[int, typer.Option(min=1, help="Spatial crops per segment.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs per pass; all attention is kept in memory.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    device: opt.Device = None,
-    backend: opt.Backend = None,
-    as_json: opt.Json = False,
+    device: flag.Device = None,
+    backend: flag.Backend = None,
+    as_json: flag.Json = False,
 ) -> None:
     """Measure on some inputs which tokens matter to a model's answer, for the methods star and adaptive_star.
 

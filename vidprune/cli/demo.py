@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidprune.cli import options as opt
+from vidprune.cli import flag_types as flag
 
 if TYPE_CHECKING:
     from vidprune.demo import DemoRow
@@ -19,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("vidprune-demo"),
     num_clips: Annotated[int | None, typer.Option(min=1, help="Use only the first clips.")] = None,
     num_pictures: Annotated[int, typer.Option(min=0, help="Clips to draw.")] = 3,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Compare dense, PaPr, random and frame difference on shipped held-out clips, 5x3 views each; draw what is kept.
 

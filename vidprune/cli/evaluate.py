@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ def evaluate(
     manifest: Annotated[
         str | None, typer.Argument(help="A list of videos with labels, or a folder of class folders; demo.")
     ] = None,
-    out: opt.Out = None,
-    root: opt.Root = None,
-    manifest_format: opt.ManifestFormat = None,
+    out: flag.Out = None,
+    root: flag.Root = None,
+    manifest_format: flag.ManifestFormat = None,
     *,
     flags: opt.RunFlags,
     evaluation: opt.EvaluationFlags,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Evaluate a list of videos; every one gets a row, with its prediction or with the reason why there is none.
 

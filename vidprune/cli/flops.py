@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 from vidprune.cli.outputs import prepare_file
 from vidprune.errors import ConfigError
@@ -21,14 +22,14 @@ _COSTS += ["token_counts", "mlp_token_counts", "num_kept", "num_final"]
 
 
 def flops(
-    model: opt.Model = None,
-    method: opt.Method = None,
+    model: flag.Model = None,
+    method: flag.Method = None,
     keep_ratio: Annotated[
         list[float] | None, typer.Option(help="Share of tokens that stay, in (0, 1]; repeat for more rows.")
     ] = None,
-    proposal: opt.Proposal = None,
-    input_treatment: opt.InputTreatment = None,
-    method_option: opt.MethodOptions = None,
+    proposal: flag.Proposal = None,
+    input_treatment: flag.InputTreatment = None,
+    method_option: flag.MethodOptions = None,
     counts: Annotated[
         str | None,
         typer.Option(help="In place of a method: tokens entering each block, prefix included, as in 197,197,139,..."),
@@ -41,9 +42,9 @@ def flops(
         str | None, typer.Option(help="A YAML table of published costs; each is printed beside what is counted here.")
     ] = None,
     csv_file: Annotated[str | None, typer.Option("--csv", help="Write the rows to this file as well.")] = None,
-    config: opt.Config = None,
-    settings: opt.Settings = None,
-    as_json: opt.Json = False,
+    config: flag.Config = None,
+    settings: flag.Settings = None,
+    as_json: flag.Json = False,
 ) -> None:
     """GFLOPs per view (multiply-accumulates, as the papers count), the proposal apart. Needs no weights.
 
@@ -66,7 +67,8 @@ def flops(
             run = opt.resolve(config, model={"name": model}, method=fields, views={}, settings=settings)
             rows.append(_row(run.model.name, run.method, convention))
     if csv_file is not None:
-        _write_csv(prepare_file(Path(csv_file)), rows)
+        prepare_file(Path(csv_file))
+        _write_csv(Path(csv_file), rows)
     if as_json:
         for row in rows:
             print(json.dumps(row))

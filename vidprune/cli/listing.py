@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidprune.cli import options as opt
+from vidprune.cli import flag_types as flag
 from vidprune.errors import unknown_name
 
 _BEYOND_REGISTRIES = {
@@ -27,7 +27,7 @@ def list_names(
     kind: Annotated[
         str | None, typer.Argument(help="models, methods, proposals or backends; or one method, to see its fields.")
     ] = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """List the models, methods, proposals and decoders there are, those of installed plug-ins included.
 

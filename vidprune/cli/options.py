@@ -9,36 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from vidprune.cli.flag_types import Backend as Backend
-from vidprune.cli.flag_types import Checkpoint as Checkpoint
-from vidprune.cli.flag_types import ClassNames as ClassNames
-from vidprune.cli.flag_types import Colour as Colour
-from vidprune.cli.flag_types import Compile as Compile
-from vidprune.cli.flag_types import Config as Config
-from vidprune.cli.flag_types import Crops as Crops
-from vidprune.cli.flag_types import Device as Device
-from vidprune.cli.flag_types import Dtype as Dtype
-from vidprune.cli.flag_types import InputTreatment as InputTreatment
-from vidprune.cli.flag_types import Json as Json
-from vidprune.cli.flag_types import KeepRatio as KeepRatio
-from vidprune.cli.flag_types import Limit as Limit
-from vidprune.cli.flag_types import ManifestFormat as ManifestFormat
-from vidprune.cli.flag_types import MaxFailed as MaxFailed
-from vidprune.cli.flag_types import Method as Method
-from vidprune.cli.flag_types import MethodOptions as MethodOptions
-from vidprune.cli.flag_types import Model as Model
-from vidprune.cli.flag_types import Out as Out
-from vidprune.cli.flag_types import Proposal as Proposal
-from vidprune.cli.flag_types import ProposalCheckpoint as ProposalCheckpoint
-from vidprune.cli.flag_types import Protocol as Protocol
-from vidprune.cli.flag_types import RetryFailed as RetryFailed
-from vidprune.cli.flag_types import Root as Root
-from vidprune.cli.flag_types import Segments as Segments
-from vidprune.cli.flag_types import Settings as Settings
-from vidprune.cli.flag_types import Store as Store
-from vidprune.cli.flag_types import TimeoutS as TimeoutS
-from vidprune.cli.flag_types import ViewsPerBatch as ViewsPerBatch
-from vidprune.cli.flag_types import Workers as Workers
+from vidprune.cli import flag_types as flag
 from vidprune.config import (
     DEMO,
     EvaluateConfig,
@@ -58,26 +29,26 @@ DEFAULT_KEEP_RATIO = 0.45  # PaPr's table 8: VideoMAE-B at 81.18 of 81.21 top-1
 class RunFlags:
     """What a verb that runs a model can be told of it, in the order of its help; None where a flag was not given."""
 
-    model: Model = None
-    checkpoint: Checkpoint = None
-    method: Method = None
-    keep_ratio: KeepRatio = None
-    proposal: Proposal = None
-    proposal_checkpoint: ProposalCheckpoint = None
-    input_treatment: InputTreatment = None
-    method_option: MethodOptions = None
-    protocol: Protocol = None
-    num_segments: Segments = None
-    num_crops: Crops = None
-    class_names: ClassNames = None
-    device: Device = None
-    dtype: Dtype = None
-    backend: Backend = None
-    colour: Colour = None
-    compile: Compile = None
-    views_per_batch: ViewsPerBatch = None
-    config: Config = None
-    settings: Settings = None
+    model: flag.Model = None
+    checkpoint: flag.Checkpoint = None
+    method: flag.Method = None
+    keep_ratio: flag.KeepRatio = None
+    proposal: flag.Proposal = None
+    proposal_checkpoint: flag.ProposalCheckpoint = None
+    input_treatment: flag.InputTreatment = None
+    method_option: flag.MethodOptions = None
+    protocol: flag.Protocol = None
+    num_segments: flag.Segments = None
+    num_crops: flag.Crops = None
+    class_names: flag.ClassNames = None
+    device: flag.Device = None
+    dtype: flag.Dtype = None
+    backend: flag.Backend = None
+    colour: flag.Colour = None
+    compile: flag.Compile = None
+    views_per_batch: flag.ViewsPerBatch = None
+    config: flag.Config = None
+    settings: flag.Settings = None
 
     def resolve(self) -> RunConfig:
         """The config file's values, overridden by every flag that was given, then by every --set."""
@@ -130,12 +101,12 @@ class RunFlags:
 class EvaluationFlags:
     """What a verb that evaluates the videos of a manifest can be told of how; None where a flag was not given."""
 
-    workers: Workers = None
-    timeout_s: TimeoutS = None
-    max_failed: MaxFailed = None
-    store: Store = None
-    retry_failed: RetryFailed = None
-    limit: Limit = None
+    workers: flag.Workers = None
+    timeout_s: flag.TimeoutS = None
+    max_failed: flag.MaxFailed = None
+    store: flag.Store = None
+    retry_failed: flag.RetryFailed = None
+    limit: flag.Limit = None
 
 
 def spread(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

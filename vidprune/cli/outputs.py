@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,19 @@ from vidprune.errors import ConfigError
 RUN_KEY = "run"  # digest of the settings that a row depends on
 
 
-def prepare_file(path: Path) -> Path:
-    """Make the folder of a file that will be written. Raises `ConfigError` where it cannot be written."""
+def prepare_file(path: Path | None) -> None:
+    """Make the folder of a file that will be written, if one will be. Raises `ConfigError` where it cannot be."""
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a", encoding="utf-8").close()  # creates it empty, or leaves what is there
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; name a file in a writable folder") from None
-    return path
 
 
 class RowsFile:
-    """One JSON line per input, each written when it is known; the same command goes on where it stopped.
+    """One JSON line per input, in a file that `prepare_file` made; the same command goes on where it stopped.
 
     Attributes:
         done: the "path" of every row that is there and tells no error. Failures are tried again.
@@ -34,7 +34,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self._path = prepare_file(path)
+        self._path = path
         rows = [row for row in _read_rows(path) if "error" not in row]
         for row in rows:
             _check_same_run(path, row, facts)
@@ -57,10 +57,10 @@ class RowsFile:
 
     def _replace(self, lines: list[str]) -> None:
         """Leave out failures and a line that a kill cut short; a reader never sees half a file."""
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        from vidprune.evaluation.text_files import replace_text
+
         try:
-            aside.write_text("".join(lines), encoding="utf-8")
-            os.replace(aside, self._path)
+            replace_text(self._path, "".join(lines))
         except OSError as error:
             raise ConfigError(f"cannot write {self._path}: {error.strerror or error}") from None
 

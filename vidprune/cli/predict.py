@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 from vidprune.errors import VidpruneError
 
@@ -35,7 +36,7 @@ def predict(
             help="Also write one JSON line per video to this file; the same command goes on where it stopped."
         ),
     ] = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Predict the class of videos: each is decoded once, pruned, and its 5x3 views become one prediction.
 
@@ -60,8 +61,7 @@ def _predict_all(inputs: list[str], run: RunConfig, top: int, out: Path | None, 
     from vidprune.config import build_model, build_views
 
     files = expand_inputs(inputs)
-    if out is not None:
-        prepare_file(out)  # before the model is loaded
+    prepare_file(out)  # before the model is loaded
     module = build_model(run)
     plan = build_views(run, module)
     facts = {"model": run.model.name} | describe_run(module, plan) | {RUN_KEY: _run_digest(run, top)}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import gallery
-from vidprune.cli import options as opt
 
 if TYPE_CHECKING:
     from vidprune.evaluation.comparison import Comparison
@@ -43,7 +43,7 @@ def report(
             "the dense run's classes).",
         ),
     ] = None,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Print runs beside each other, and write report.md, metrics.json and predictions.csv anew into each run's folder.
 

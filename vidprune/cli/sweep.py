@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 
 
@@ -15,15 +16,15 @@ from vidprune.cli import options as opt
 def sweep(
     config: Annotated[str, typer.Argument(help="YAML file that lists models, methods, proposals and keep ratios.")],
     manifest: Annotated[str | None, typer.Option(help="A list of videos with labels, or class folders; demo.")] = None,
-    out: opt.Out = None,
-    root: opt.Root = None,
-    manifest_format: opt.ManifestFormat = None,
-    device: opt.Device = None,
-    views_per_batch: opt.ViewsPerBatch = None,
+    out: flag.Out = None,
+    root: flag.Root = None,
+    manifest_format: flag.ManifestFormat = None,
+    device: flag.Device = None,
+    views_per_batch: flag.ViewsPerBatch = None,
     *,
     evaluation: opt.EvaluationFlags,
-    settings: opt.Settings = None,
-    as_json: opt.Json = False,
+    settings: flag.Settings = None,
+    as_json: flag.Json = False,
 ) -> None:
     """Evaluate every point of a config, the dense models too, and write table.md, table.csv and report.html.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidprune.cli import options as opt
+from vidprune.cli import flag_types as flag
 from vidprune.errors import VidpruneError
 
 MAX_LINES = 20  # of problems on a screen; --json has all
@@ -19,13 +19,13 @@ def validate(
     path: Annotated[str, typer.Argument(help="A list of videos, a folder of class folders, demo, or a YAML config.")],
     root: Annotated[str | None, typer.Option(help="Folder of relative paths; else the list's own folder.")] = None,
     format: Annotated[str, typer.Option(help="auto, videomae, mmaction, paths, csv, kinetics, folder.")] = "auto",
-    class_names: opt.ClassNames = None,
+    class_names: flag.ClassNames = None,
     num_classes: Annotated[int | None, typer.Option(min=1, help="Labels must be below it.")] = None,
     own_label_order: Annotated[
         bool, typer.Option("--own-label-order", help="Other labels than Kinetics-400's published ones are meant.")
     ] = False,
-    settings: opt.Settings = None,
-    as_json: opt.Json = False,
+    settings: flag.Settings = None,
+    as_json: flag.Json = False,
 ) -> None:
     """Say what is wrong with a manifest or a config before anything runs.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidprune.cli import flag_types as flag
 from vidprune.cli import options as opt
 from vidprune.errors import VidpruneError
 
@@ -21,7 +22,7 @@ def visualize(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("vidprune-pictures"),
     *,
     flags: opt.RunFlags,
-    as_json: opt.Json = False,
+    as_json: flag.Json = False,
 ) -> None:
     """Write a contact sheet (PNG) and an overlay video (MP4) of the kept tubelets and the proposal map of each video.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vidprune.evaluation.predictions import Predictions, read_predictions
 from vidprune.evaluation.rank_files import find_rank_files, merge_rank_files
 from vidprune.evaluation.report import EvaluationReport, make_report
 from vidprune.evaluation.store import PredictionStore, writing
+from vidprune.evaluation.text_files import replace_text
 
 MAX_FAILURES_SHOWN = 50
 
@@ -50,12 +50,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            aside = folder / f".{name}.{os.getpid()}.tmp"  # readers never see half a file
-            try:
-                aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-                os.replace(aside, folder / name)
-            finally:
-                aside.unlink(missing_ok=True)
+            replace_text(folder / name, text)
 
 
 def is_run(folder: Path) -> bool:
