@@ -93,8 +93,10 @@ def manifest_of(config: EvaluateConfig, run: RunConfig, num_classes: int) -> Man
 
 def _refuse_wrong_root(manifest: Manifest) -> None:
     """A run in which every video fails takes as long as any, and its folder then belongs to the wrong paths."""
+    from vidprune.evaluation.manifests import find_missing
+
     first = manifest.entries[:MANY]
-    if len(first) == MANY and not any(entry.path.exists() for entry in first):
+    if len(first) == MANY and len(find_missing(dataclasses.replace(manifest, entries=first))) == MANY:
         raise ConfigError(
             f"none of the first {MANY} files of {manifest.source} exists, the first would be {first[0].path}; is --root"
             " right? `vidprune validate` looks for all of them"
