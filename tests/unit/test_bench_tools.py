@@ -60,9 +60,9 @@ def test_goals_are_set_against_the_best_figure_that_was_written(tmp_path: Path) 
     gpu = tool("measure_gpu")
     rows = "dense,,\npapr keep_ratio=.3,0.93,5.0\npapr keep_ratio=.3 shared_crops=true,0.98,7.0\nrandom,1.0,1.0\n"
     (tmp_path / "a.csv").write_text(f"# command\n# machine\nname,share,minutes\n{rows}")
-    share = gpu.Goal("share", ("a.csv", "absent.csv"), "share", 0.97, True, "papr")
-    minutes = gpu.Goal("minutes", ("a.csv",), "minutes", 4.0, False, "papr")
-    unknown = gpu.Goal("unknown", ("absent.csv",), "share", 0.97, True, "papr")
+    share = gpu.Goal("share", ("a.csv", "absent.csv"), "share", 0.97, True)
+    minutes = gpu.Goal("minutes", ("a.csv",), "minutes", 4.0, False)
+    unknown = gpu.Goal("unknown", ("absent.csv",), "share", 0.97, True)
     assert gpu.figure(share, tmp_path) == (0.98, "papr keep_ratio=.3 shared_crops=true", "a.csv")
     assert gpu.table([share, minutes, unknown], tmp_path).splitlines()[2:] == [
         "| share | at least 0.97 | 0.98 | papr keep_ratio=.3 shared_crops=true | a.csv | met |",

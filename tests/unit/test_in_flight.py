@@ -47,6 +47,15 @@ def noted(output: ViewOutput, calls: list[str]) -> ViewOutput:
     return output
 
 
+def run_on_a_gpu(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
+    """Let evaluations launch as if their model were on a GPU."""
+
+    def on_a_gpu(work, device):  # type: ignore[no-untyped-def]
+        return in_flight.launch(lambda: noted(work(), calls), torch.device("cuda"))
+
+    monkeypatch.setattr(runner, "launch", on_a_gpu)
+
+
 def test_a_gpu_s_results_are_queued_behind_its_work_and_waited_for_when_asked(calls: list[str]) -> None:
     logits = torch.arange(6.0).view(3, 2)
     result = launch(lambda: noted(ViewOutput(logits, None), calls), torch.device("cuda"))
@@ -84,10 +93,7 @@ def test_an_evaluation_that_is_one_behind_stores_the_same_rows(
 ) -> None:
     expected = evaluate(tmp_path / "cpu", NAMES, model=tiny_model()).table()
 
-    def on_a_gpu(work, device):  # type: ignore[no-untyped-def]
-        return in_flight.launch(lambda: noted(work(), calls), torch.device("cuda"))
-
-    monkeypatch.setattr(runner, "launch", on_a_gpu)
+    run_on_a_gpu(monkeypatch, calls)
     rows = evaluate(tmp_path / "gpu", NAMES, model=tiny_model()).table()
     times = ["decode_s", "model_s"]
     assert rows.drop_columns(times).equals(expected.drop_columns(times))
@@ -102,10 +108,7 @@ def test_an_evaluation_that_is_one_behind_stores_the_same_rows(
 def test_it_can_be_switched_off(
     prefetch: bool, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_a_gpu(work, device):  # type: ignore[no-untyped-def]
-        return in_flight.launch(lambda: noted(work(), calls), torch.device("cuda"))
-
-    monkeypatch.setattr(runner, "launch", on_a_gpu)
+    run_on_a_gpu(monkeypatch, calls)
     evaluate(tmp_path, ["v0", "v1"], prefetch=prefetch)
     steps = [call.split()[0] for call in calls if not call.startswith("event")]
     assert steps == (["work", "work", "wait", "wait"] if prefetch else ["work", "wait", "work", "wait"])

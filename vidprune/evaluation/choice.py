@@ -33,28 +33,32 @@ class Choice:
     Attributes:
         dense: that run's name.
         candidates: the runs compared with it, with what each loses, the smallest loss first.
-        run: the one to take; None where all lose too much.
+        taken: the one of them to take; None where all lose too much.
     """
 
     dense: str
     candidates: tuple[tuple[ComparedRun, Loss], ...]
-    run: ComparedRun | None
+    taken: tuple[ComparedRun, Loss] | None
+
+    @property
+    def run(self) -> ComparedRun | None:
+        return None if self.taken is None else self.taken[0]
 
     def text(self, max_loss: float) -> str:
         """The choice in a sentence."""
         least, least_loss = self.candidates[0]
         of_what = "points of top-1" if least_loss.by_labels else "% of the dense classes"
-        if self.run is None:
+        if self.taken is None:
             return (
                 f"beside {self.dense}: none of {len(self.candidates)} runs loses at most {max_loss:g} {of_what}; "
                 f"the least is {least_loss.value:.2f}, by {least.name}"
             )
-        loss = next(loss for run, loss in self.candidates if run is self.run)
-        faster = "" if self.run.speedup is None else f" ({self.run.speedup:.2f}x as fast)"
+        run, loss = self.taken
+        faster = "" if run.speedup is None else f" ({run.speedup:.2f}x as fast)"
         unsure = ": more videos would make it sure" if loss.high > max_loss else ""
         change = f"loses {loss.value:.2f}" if loss.value >= 0 else f"gains {-loss.value:.2f}"
         return (
-            f"beside {self.dense}: take {self.run.name}{faster}; it {change} {of_what}, "
+            f"beside {self.dense}: take {run.name}{faster}; it {change} {of_what}, "
             f"and loses at most {loss.high:.2f} at 95 %{unsure}"
         )
 
@@ -68,7 +72,7 @@ def choose(comparison: Comparison, max_loss: float) -> list[Choice]:
     for dense in dict.fromkeys(run.dense for run in comparison.runs if run.dense is not None):
         losses = [(run, loss_of(run)) for run in comparison.runs if run.dense == dense]
         candidates = sorted(((run, loss) for run, loss in losses if loss), key=lambda pair: pair[1].value)
-        fit = [run for run, loss in candidates if loss.value <= max_loss + _ROUNDING]
+        fit = [(run, loss) for run, loss in candidates if loss.value <= max_loss + _ROUNDING]
         if candidates:
             choices.append(Choice(dense, tuple(candidates), _fastest(fit)))
     return choices
@@ -84,10 +88,9 @@ def loss_of(run: ComparedRun) -> Loss | None:
     return Loss(100 * (1 - agreement.same.value), 100 * (1 - agreement.same.low), by_labels=False)
 
 
-def _fastest(runs: list[ComparedRun]) -> ComparedRun | None:
-    if not runs:
+def _fastest(fit: list[tuple[ComparedRun, Loss]]) -> tuple[ComparedRun, Loss] | None:
+    if not fit:
         return None
-    speedups = [run.speedup for run in runs]
-    if None not in speedups:
-        return max(runs, key=lambda run: run.speedup or 0.0)
-    return min(runs, key=lambda run: inf if run.report.cost is None else run.report.cost.total_gmacs)
+    if all(run.speedup is not None for run, _ in fit):
+        return max(fit, key=lambda pair: pair[0].speedup or 0.0)
+    return min(fit, key=lambda pair: inf if (cost := pair[0].report.cost) is None else cost.total_gmacs)

@@ -12,15 +12,18 @@ from vidprune.pruners.base import Pruner
 
 def checked_methods(method: object) -> tuple[Pruner, ...]:
     """One method, or several in a list, as a tuple. Raises `ConfigError` for what is none."""
-    several = isinstance(method, Iterable) and not isinstance(method, str | Mapping | type)
-    methods = tuple(method) if several and isinstance(method, Iterable) else (method,)
+    methods: list[object] = [method]
+    if isinstance(method, Iterable) and not isinstance(method, str | Mapping | type):
+        methods = list(method)
     if not methods:
         raise ConfigError("prune needs at least one method, such as PaPr(keep_ratio=0.45)")
+    checked: list[Pruner] = []
     for entry in methods:
         if not isinstance(entry, Pruner):
             got = entry.__name__ + " itself; call it" if isinstance(entry, type) else repr(entry)
             raise ConfigError(f"method must be a config such as PaPr(keep_ratio=0.45), got {got}")
-    return tuple(entry for entry in methods if isinstance(entry, Pruner))
+        checked.append(entry)
+    return tuple(checked)
 
 
 def check_pixels(pixels: object, shape: tuple[int, ...]) -> None:
