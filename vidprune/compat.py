@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_declared_ops: Any = None  # the torch.library.Library must outlive this module's callers
+_declared_ops: Any = None  # where they were declared must outlive this module's callers
 
 
 def ensure_torchvision() -> str:
@@ -29,6 +29,7 @@ def ensure_torchvision() -> str:
     if spec is None or spec.origin is None:
         return "absent"
     import torch
+    from torch import library
 
     state = "declared"
     for extension in sorted(Path(spec.origin).parent.glob("_C*.so")):
@@ -40,7 +41,7 @@ def ensure_torchvision() -> str:
             continue
     if state == "declared":
         # Only after the extension failed to load: declaring beside a loaded one would clash with its own registration.
-        _declared_ops = torch.library.Library("torchvision", "FRAGMENT")
+        _declared_ops = library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             if not hasattr(torch.ops.torchvision, name):
                 _declared_ops.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
