@@ -53,3 +53,11 @@ def test_what_an_evaluation_lacks_is_named_with_its_flag(vidprune: Run) -> None:
     done = vidprune("evaluate", *QUICK)
     assert done.code == 2
     assert "needs a list or folder of videos (MANIFEST) and a folder for its results (--out FOLDER)" in done.err
+
+
+def test_names_that_are_too_long_are_missing_files(vidprune: Run, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("".join(f"{number:0300d}.mp4 0\n" for number in range(20)))
+    done = vidprune("evaluate", listed, *QUICK, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "none of the first 20 files" in done.err
