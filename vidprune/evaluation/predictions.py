@@ -83,9 +83,10 @@ def gather_predictions(store: PredictionStore, parts: Iterable[Part]) -> Predict
     for part in parts:
         for name in PLAIN_COLUMNS:
             columns[name] += part.columns[name]
+        failed = part.failed
         for average in averages:
-            ranked[average].append(_spread(top_k(part.distributions[average], TOP), part.failed, -1))
-        prob.append(_spread(part.distributions["probs"].max(axis=1, initial=0.0), part.failed, np.nan))
+            ranked[average].append(_spread(top_k(part.distributions[average], TOP), failed, -1))
+        prob.append(_spread(part.distributions["probs"].max(axis=1, initial=0.0), failed, np.nan))
     order = np.argsort(columns["position"], kind="stable")
     width = min(TOP, int(store.header["num_classes"]))
     return Predictions(
